@@ -1,0 +1,274 @@
+"""From a command line to validated cells: choices that look like integers, grid expansion, composition, all problems.
+
+Hydra refuses group choices that parse as integers (``channels=48``): they are quoted here, on the command line and
+in sweep files alike.
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import itertools
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+from hydra import compose, initialize_config_dir
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from ssvae.config.checks import check
+from ssvae.config.problem import InputError, Problem
+from ssvae.config.tree import Config, register
+
+# OmegaConf answers an override below a null node with an AssertionError.
+COMPOSE_ERRORS = (HydraException, OmegaConfBaseException, AssertionError)
+
+PROJECT = Path(__file__).resolve().parents[3]
+CONF = PROJECT / "conf"
+_NUMBER = re.compile(r"(?<![\w.'\"-])(\d+)(?![\w.'\"])")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of a grid. overrides: as composed; axes: the swept ones; cfg: resolved and checked."""
+
+    overrides: tuple[str, ...]
+    axes: tuple[str, ...]
+    cfg: Config
+
+
+def group_names(conf: Path) -> set[str]:
+    """Names of the config groups under ``conf``, such as ``channels`` or ``reg/term``."""
+    return {str(path.relative_to(conf)) for path in conf.rglob("*") if path.is_dir()}
+
+
+def quote_choices(overrides: Iterable[str], groups: set[str]) -> list[str]:
+    """Quote integer-looking choices of config groups: ``channels=48,128`` -> ``channels='48','128'``."""
+    result = []
+    for override in overrides:
+        key, sign, value = override.partition("=")
+        if sign and key.lstrip("+").partition("@")[0] in groups:
+            override = key + "=" + _NUMBER.sub(r"'\1'", value)
+        result.append(override)
+    return result
+
+
+def expand(overrides: Sequence[str]) -> list[tuple[list[str], list[str]]]:
+    """Cartesian product of the sweep overrides, the first axis slowest: [(all overrides, swept ones), ...].
+
+    Raises HydraException for an override that does not parse.
+    """
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    choices: list[list[str]] = []
+    swept: list[bool] = []
+    for text, override in zip(overrides, parsed, strict=True):
+        if override.is_sweep_override():
+            key = override.get_key_element()
+            choices.append([f"{key}={value}" for value in override.sweep_string_iterator()])
+        else:
+            choices.append([text])
+        swept.append(override.is_sweep_override())
+    return [
+        (list(cell), [text for text, is_axis in zip(cell, swept, strict=True) if is_axis])
+        for cell in itertools.product(*choices)
+    ]
+
+
+def project_root() -> Path:
+    """Where ``runs/`` and ``results/`` are written: $SSVAE_ROOT, else the project's folder."""
+    return Path(os.environ.get("SSVAE_ROOT") or PROJECT).absolute()
+
+
+@lru_cache(maxsize=4)
+def resolve(overrides: tuple[str, ...]) -> tuple[Cell, ...]:
+    """Expand, compose and check every cell of a command line.
+
+    Raises :class:`InputError` with all problems of all cells. Nothing is computed or written.
+    """
+    register()
+    groups = group_names(CONF)
+    quoted = quote_choices(overrides, groups)
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+        return tuple(_resolve_grid([*_file_axes(quoted), *quoted], _Composer(groups)))
+
+
+def _file_axes(overrides: Sequence[str]) -> list[str]:
+    """Axes that a file gives in ``hydra.sweeper.params`` and the command line does not override."""
+    files = [text for text in overrides if text.lstrip("+").startswith(("sweep=", "hydra."))]
+    if not files:
+        return []
+    try:
+        cfg = compose(config_name="config", overrides=files, return_hydra_config=True)
+    except COMPOSE_ERRORS:
+        return []  # named with its remedy when the cells are composed
+    params = OmegaConf.to_container(cfg.hydra.sweeper.params)
+    assert isinstance(params, dict)
+    given = {text.partition("=")[0] for text in overrides}
+    axes = [f"{key}={value}" for key, value in params.items() if key not in given]
+    return quote_choices(axes, group_names(CONF))
+
+
+class _Composer:
+    """Hydra's composition, with the group choices of a cell composed once and its values applied to a copy."""
+
+    def __init__(self, groups: set[str]) -> None:
+        self._groups = groups
+        self._composed: dict[tuple[str, ...], DictConfig] = {}
+
+    def is_choice(self, text: str) -> bool:
+        key = text.partition("=")[0].lstrip("+~").partition("@")[0]
+        return key in self._groups or key.startswith(("hydra.", "hydra/")) or text.startswith("~")
+
+    def choose(self, choices: Sequence[str]) -> DictConfig:
+        """Compose group choices; raises one of COMPOSE_ERRORS."""
+        key = tuple(choices)
+        if key not in self._composed:
+            self._composed[key] = compose(config_name="config", overrides=list(choices))
+        return copy.deepcopy(self._composed[key])
+
+    @staticmethod
+    def apply(cfg: DictConfig, text: str) -> None:
+        """Apply one value override in place; raises one of COMPOSE_ERRORS."""
+        override = OverridesParser.create().parse_overrides([text])
+        ConfigLoaderImpl._apply_overrides_to_config(override, cfg)
+
+
+def _resolve_grid(overrides: Sequence[str], composer: _Composer) -> list[Cell]:
+    try:
+        grid = expand(overrides)
+    except HydraException as error:
+        problem = Problem("command line", " ".join(overrides), f"cannot be parsed: {_first_line(error)}")
+        raise InputError([(problem, [""])], 1) from error
+    cells: list[Cell] = []
+    found: dict[Problem, list[str]] = {}
+    for texts, axes in grid:
+        cfg, problems = _resolve_cell(texts, composer)
+        if cfg is not None:
+            problems += check(cfg)
+            cells.append(Cell(tuple(texts), tuple(axes), cfg))
+        for problem in dict.fromkeys(problems):
+            found.setdefault(problem, []).append(" ".join(axes) or "the only cell")
+    if found:
+        raise InputError(list(found.items()), len(grid))
+    return cells
+
+
+def _resolve_cell(texts: list[str], composer: _Composer) -> tuple[Config | None, list[Problem]]:
+    """Compose one cell. Overrides that fail are named one by one, and the rest is still checked."""
+    raw, problems = _compose(texts, composer)
+    if raw is None:
+        return None, problems
+    problems += _remove_strays(raw)
+    blocking = [
+        Problem(key, "???", "no value: set it, or the whole node that it belongs to")
+        for key in sorted(OmegaConf.missing_keys(raw))
+    ]
+    if blocking:
+        return None, problems + blocking
+    try:
+        cfg = OmegaConf.to_object(raw)
+    except OmegaConfBaseException as error:
+        key = str(getattr(error, "full_key", None) or "config")
+        return None, [*problems, Problem(key, "?", _first_line(error))]
+    assert isinstance(cfg, Config)
+    return cfg, problems
+
+
+def _compose(texts: list[str], composer: _Composer) -> tuple[DictConfig | None, list[Problem]]:
+    problems: list[Problem] = []
+    choices = [text for text in texts if composer.is_choice(text)]
+    try:
+        raw = composer.choose(choices)
+    except COMPOSE_ERRORS:
+        good: list[str] = []
+        try:
+            raw = composer.choose(good)
+        except COMPOSE_ERRORS as error:
+            return None, [Problem("conf", "config.yaml", _first_line(error))]
+        for text in choices:
+            try:
+                raw = composer.choose([*good, text])
+            except COMPOSE_ERRORS as error:
+                problems.append(_explain(text, error, []))
+            else:
+                good.append(text)
+    known = _flat_keys(OmegaConf.to_container(raw, resolve=False))
+    for text in texts:
+        if composer.is_choice(text):
+            continue
+        try:
+            composer.apply(raw, text)
+        except COMPOSE_ERRORS as error:
+            problems.append(_explain(text, error, known))
+    return raw, problems
+
+
+def _explain(text: str, error: Exception, known: list[str]) -> Problem:
+    key, _, value = text.lstrip("+~").partition("=")
+    message = str(error)
+    if isinstance(error, AssertionError):
+        return Problem(key, value, f"{key.rpartition('.')[0]} is null in this cell, so it has no such value")
+    if "Available options" in message:
+        options = re.findall(r"^\t(\S+)$", message, re.MULTILINE)
+        close = difflib.get_close_matches(value.strip("'\""), options, n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        if options:
+            return Problem(key, value, f"no such choice: one of {', '.join(options)}{hint}")
+    if "not in" in message or "Could not override" in message or "Key '" in message:
+        close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+        hint = f": did you mean {close[0]}?" if close else "; `python run.py --cfg job` lists all keys"
+        return Problem(key, value, f"unknown key{hint}")
+    return Problem(key, value, _first_line(cause if (cause := error.__cause__) is not None else error))
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0]
+
+
+def _flat_keys(node: Any, prefix: str = "") -> list[str]:
+    if not isinstance(node, dict):
+        return []
+    keys: list[str] = []
+    for key, value in node.items():
+        keys += [f"{prefix}{key}", *_flat_keys(value, f"{prefix}{key}.")]
+    return keys
+
+
+def _remove_strays(raw: DictConfig) -> list[Problem]:
+    """Take out, and name, the keys that no typed field knows: ``+train.lrr=1`` passes Hydra's own check."""
+    plain = OmegaConf.to_container(raw, resolve=False)
+    assert isinstance(plain, dict)
+    problems = []
+    for key, options in _stray_keys(plain, Config, ""):
+        parent, _, name = key.rpartition(".")
+        node = OmegaConf.select(raw, parent) if parent else raw
+        with open_dict(node):
+            value = node.pop(name)
+        problems.append(Problem(key, str(value), f"unknown key: the type has {', '.join(sorted(options))}"))
+    return problems
+
+
+def _stray_keys(plain: dict[Any, Any], schema: type, prefix: str) -> Iterable[tuple[str, set[str]]]:
+    known = {field.name: _dataclass_of(schema, field.name) for field in fields(schema)}
+    for key, value in plain.items():
+        if key not in known:
+            yield f"{prefix}{key}", set(known)
+        elif isinstance(value, dict) and (inner := known[key]) is not None:
+            yield from _stray_keys(value, inner, f"{prefix}{key}.")
+
+
+def _dataclass_of(schema: type, name: str) -> type | None:
+    """The dataclass of a field, seen through Optional; None for plain values."""
+    hint = get_type_hints(schema)[name]
+    for candidate in (hint, *get_args(hint)):
+        if is_dataclass(candidate) and isinstance(candidate, type):
+            return candidate
+    return None

@@ -1,0 +1,52 @@
+"""Groups ``stage``, ``launch``, ``track`` and node ``runtime``: what runs, where, and how it is watched.
+
+Nothing here is part of a stage's identity.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from omegaconf import MISSING
+
+
+class StageName(Enum):
+    """``evaluate`` = measure + probe; ``all`` = everything."""
+
+    pretrain = "pretrain"
+    measure = "measure"
+    probe = "probe"
+    evaluate = "evaluate"
+    all = "all"
+
+
+class LaunchName(Enum):
+    local = "local"
+
+
+@dataclass
+class LaunchConfig:
+    name: LaunchName = MISSING
+
+
+@dataclass
+class TrackConfig:
+    enabled: bool = MISSING
+    experiment: str = MISSING  # MLflow experiment
+    every_s: float = MISSING  # seconds between two mirrorings of a running stage
+    samples: int = MISSING  # sample videos kept a cell
+
+
+@dataclass
+class RuntimeConfig:
+    """How a run is carried out; changes no number."""
+
+    workers: int = MISSING  # loader processes
+    checkpoint_every: int = MISSING  # updates between two checkpoints
+    log_every: int = MISSING  # updates between two lines of steps.jsonl
+
+
+@dataclass
+class SweepConfig:
+    name: str | None = MISSING  # null: derived from axes and cells

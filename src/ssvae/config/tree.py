@@ -1,0 +1,82 @@
+"""The root of the typed tree and the sub-tree of each stage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
+
+from ssvae.config.data import DataConfig
+from ssvae.config.objective import ObjectiveConfig
+from ssvae.config.probe import ProbeConfig
+from ssvae.config.reg import RegConfig, StrengthConfig
+from ssvae.config.resolution import ResolutionConfig
+from ssvae.config.run import LaunchConfig, RuntimeConfig, StageName, SweepConfig, TrackConfig
+from ssvae.config.score import LatentsConfig, MeasureConfig
+from ssvae.config.train import TrainConfig
+from ssvae.config.vae import VaeConfig
+
+
+@dataclass
+class VaeStageConfig:
+    """One training stage of a VAE, complete in itself."""
+
+    resolution: ResolutionConfig = MISSING
+    data: DataConfig = MISSING
+    objective: ObjectiveConfig = MISSING
+    reg: RegConfig = MISSING
+    train: TrainConfig = MISSING
+
+
+@dataclass
+class MeasureStageConfig:
+    resolution: ResolutionConfig = MISSING
+    data: DataConfig = MISSING
+    score: MeasureConfig = MISSING
+
+
+@dataclass
+class ProbeStageConfig:
+    resolution: ResolutionConfig = MISSING
+    data: DataConfig = MISSING
+    latents: LatentsConfig = MISSING
+    probe: ProbeConfig = MISSING
+
+
+@dataclass
+class StagesConfig:
+    """``base``: an optional common start of all cells with the same VAE and seed, trained once without regulariser
+    (the protocol of "Improving the Diffusability of Autoencoders", which fine-tunes a published autoencoder)."""
+
+    base: VaeStageConfig | None = MISSING
+    pretrain: VaeStageConfig = MISSING
+    measure: MeasureStageConfig = MISSING
+    probe: ProbeStageConfig = MISSING
+
+
+@dataclass
+class Config:
+    seed: int = MISSING
+    stage: StageName = MISSING
+    exp: str = MISSING  # name of the experiment file that was composed
+    vae: VaeConfig = MISSING
+    resolution: ResolutionConfig = MISSING
+    reg: RegConfig = MISSING
+    strength: StrengthConfig = MISSING
+    data: DataConfig = MISSING
+    objective: ObjectiveConfig = MISSING
+    train: TrainConfig = MISSING
+    probe: ProbeConfig = MISSING
+    score: MeasureConfig = MISSING
+    latents: LatentsConfig = MISSING
+    stages: StagesConfig = MISSING
+    runtime: RuntimeConfig = MISSING
+    launch: LaunchConfig = MISSING
+    track: TrackConfig = MISSING
+    sweep: SweepConfig = MISSING
+
+
+def register() -> None:
+    """Make the tree known to Hydra as ``schema``."""
+    ConfigStore.instance().store(name="schema", node=Config)

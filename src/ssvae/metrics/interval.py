@@ -1,0 +1,41 @@
+"""A mean over clips with its 95 % confidence interval.
+
+Student's t interval: it is the normal one for many clips, and honest about the spread for few.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from scipy.stats import t as student
+from torch import Tensor
+
+from ssvae.core.types import Direction, MetricValue
+
+
+def mean_interval(values: Sequence[float] | Tensor, level: float = 0.95) -> tuple[float, tuple[float, float] | None]:
+    """Mean of independent values (n,) and its two-sided confidence interval, None for n = 1.
+
+    Raises ValueError for no values, non-finite ones, or more than one axis.
+    """
+    samples = torch.as_tensor(values, dtype=torch.float64)
+    if samples.ndim != 1 or samples.numel() == 0:
+        raise ValueError(f"a mean needs at least one value on one axis, got shape {tuple(samples.shape)}")
+    if not torch.isfinite(samples).all():
+        raise ValueError("values contain NaN or infinity: a mean and its interval would hide them")
+    n = samples.numel()
+    mean = float(samples.mean())
+    if n == 1:
+        return mean, None
+    half = float(student.ppf(0.5 + level / 2, n - 1)) * float(samples.std()) / math.sqrt(n)
+    return mean, (mean - half, mean + half)
+
+
+def metric_from_samples(
+    name: str, values: Sequence[float] | Tensor, unit: str, direction: Direction, protocol: str
+) -> MetricValue:
+    """The mean over clips as a :class:`MetricValue` with n and 95 % interval; errors as :func:`mean_interval`."""
+    mean, interval = mean_interval(values)
+    return MetricValue(name, mean, unit, direction, len(values), interval, protocol)

@@ -1,0 +1,154 @@
+"""Read a sweep's cells and the run folders of their stages into rows: the one input of tables and figures."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ssvae.core.types import MetricValue
+
+logger = logging.getLogger(__name__)
+
+REGULARIZER_ORDER = ("none", "lcr", "lmr", "lcr_lmr")
+"""Rows come in this order; other regularisers follow alphabetically."""
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """One line of a figure: ``y`` over ``x``, equally long, with axis labels."""
+
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    x_label: str
+    y_label: str
+
+
+@dataclass(frozen=True, slots=True)
+class CellRow:
+    """One cell of a sweep with everything its finished stages measured.
+
+    fields: the swept values (reg, channels, resolution, seed). status: running, finished, failed or killed; reason: why
+    it is not finished. metrics, curves: by name; where two stages give the same name, the later stage counts.
+    """
+
+    cell_id: str
+    fields: Mapping[str, Any]
+    status: str
+    reason: str | None = None
+    metrics: Mapping[str, MetricValue] = field(default_factory=dict)
+    curves: Mapping[str, Curve] = field(default_factory=dict)
+
+    def value(self, metric: str) -> float | None:
+        """The metric's value, None where it was not measured or is NaN."""
+        found = self.metrics.get(metric)
+        return None if found is None or math.isnan(found.value) else found.value
+
+    @property
+    def label(self) -> str:
+        """Short name such as ``lcr, 48 ch``."""
+        return f"{self.fields.get('reg', '?')}, {self.fields.get('channels', '?')} ch"
+
+
+def sweep_folder(root: Path, sweep: str) -> Path:
+    """``<root>/runs/sweeps/<sweep>``; raises ValueError, naming the sweeps that exist, when it holds no cells."""
+    parent = root / "runs" / "sweeps"
+    folder = parent / sweep
+    if not any((folder / "cells").glob("*.json")):
+        known = sorted(path.parent.name for path in parent.glob("*/cells"))
+        there = f"the sweeps there are: {', '.join(known)}" if known else "there are no sweeps yet"
+        raise ValueError(f"sweep '{sweep}' has no cells in {folder}: {there}")
+    return folder
+
+
+def collect(root: Path, sweep: str) -> list[CellRow]:
+    """Rows of every cell of a sweep, sorted by channels, resolution, regulariser, seed.
+
+    Raises ValueError for an unknown sweep, an unreadable file, or a metric with two protocols.
+    """
+    paths = sorted((sweep_folder(root, sweep) / "cells").glob("*.json"))
+    rows = sorted((read_cell(root, path) for path in paths), key=sort_key)
+    check_protocols(rows)
+    return rows
+
+
+def read_cell(root: Path, path: Path) -> CellRow:
+    """One cell; of its stages only finished ones (with ``done.json``) are read."""
+    cell = _read(path)
+    metrics: dict[str, MetricValue] = {}
+    curves: dict[str, Curve] = {}
+    reason = cell["reason"]
+    for stage, where in cell["stages"].items():
+        folder = root / where
+        if (folder / "done.json").exists():
+            metrics.update(_metrics(folder / "metrics.json"))
+            curves.update(_curves(folder / "curves.json"))
+        elif cell["status"] == "finished":
+            reason = f"{where} is not there or not finished: run the sweep's command again to make stage {stage}"
+            logger.warning("cell %s: %s", cell["cell_id"], reason)
+    return CellRow(cell["cell_id"], cell["fields"], cell["status"], reason, metrics, curves)
+
+
+def check_protocols(rows: Sequence[CellRow]) -> None:
+    """Raise ValueError, naming metric, cells and protocols, if one metric was measured in two ways."""
+    problems = []
+    for name in sorted({name for row in rows for name in row.metrics}):
+        cells: dict[str, list[str]] = {}
+        for row in rows:
+            if name in row.metrics:
+                cells.setdefault(row.metrics[name].protocol, []).append(row.cell_id)
+        if len(cells) > 1:
+            ways = "; ".join(f"{protocol} in {', '.join(ids)}" for protocol, ids in cells.items())
+            problems.append(f"metric {name} was measured by {len(cells)} protocols: {ways}")
+    if problems:
+        remedy = "numbers of different protocols cannot share a table: measure these cells again, or report them apart"
+        raise ValueError("\n".join([*problems, remedy]))
+
+
+def sort_key(row: CellRow) -> tuple[Any, ...]:
+    """Order of rows: channels, resolution, regulariser (:data:`REGULARIZER_ORDER` first), seed, cell id."""
+    reg = str(row.fields.get("reg", ""))
+    rank = REGULARIZER_ORDER.index(reg) if reg in REGULARIZER_ORDER else len(REGULARIZER_ORDER)
+    numbers = [_number_first(row.fields.get(name)) for name in ("channels", "resolution")]
+    return (*numbers, rank, reg, _number_first(row.fields.get("seed")), row.cell_id)
+
+
+def _number_first(value: Any) -> tuple[int, float, str]:
+    """Sort numbers by size, before any text."""
+    return (0, float(value), "") if isinstance(value, int | float) else (1, 0.0, str(value))
+
+
+def _metrics(path: Path) -> dict[str, MetricValue]:
+    if not path.exists():
+        return {}
+    found = {}
+    for row in _read(path):
+        ci95 = tuple(row["ci95"]) if row["ci95"] is not None else None
+        value = math.nan if row["value"] is None else float(row["value"])
+        found[row["name"]] = MetricValue(
+            row["name"], value, row["unit"], row["direction"], row["n"], ci95, row["protocol"]
+        )
+    return found
+
+
+def _curves(path: Path) -> dict[str, Curve]:
+    if not path.exists():
+        return {}
+    found = {}
+    for name, curve in _read(path).items():
+        if len(curve["x"]) != len(curve["y"]):
+            raise ValueError(f"curve {name} in {path} has {len(curve['x'])} x and {len(curve['y'])} y values")
+        y = tuple(math.nan if value is None else float(value) for value in curve["y"])
+        found[name] = Curve(tuple(map(float, curve["x"])), y, curve["x_label"], curve["y_label"])
+    return found
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid JSON ({error}): remove it and run the sweep's command again") from error

@@ -1,0 +1,39 @@
+"""Everything a sweep leaves in ``results/<sweep>/``, from its run folders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ssvae.core.files import write_text
+from ssvae.report.collect import CellRow
+from ssvae.report.figures import (
+    SPECTRUM_DEFINITION,
+    VARIANCE_DEFINITION,
+    dct_spectrum_figure,
+    explained_variance_figure,
+    save_figure,
+)
+from ssvae.report.table import TableNotes, table_csv, table_markdown
+
+
+def write_report(rows: Sequence[CellRow], folder: Path, notes: TableNotes) -> list[Path]:
+    """Write table.csv, table.md, dct_spectrum.png and explained_variance.png; returns their paths.
+
+    Equal rows and notes give equal bytes. Raises ValueError on mixed protocols, before anything is written.
+    """
+    csv_text, markdown = table_csv(rows), table_markdown(rows, notes)
+    paths = [folder / name for name in ("table.csv", "table.md", "dct_spectrum.png", "explained_variance.png")]
+    write_text(paths[0], csv_text)
+    write_text(paths[1], markdown)
+    spectrum = _stamped(SPECTRUM_DEFINITION, rows, "dct_high_share")
+    variance = _stamped(VARIANCE_DEFINITION, rows, "explained_variance_8")
+    save_figure(dct_spectrum_figure(rows, notes.sweep, spectrum), paths[2])
+    save_figure(explained_variance_figure(rows, notes.sweep, variance), paths[3])
+    return paths
+
+
+def _stamped(definition: str, rows: Sequence[CellRow], metric: str) -> str:
+    """The definition with the protocol of the metric that is computed from the same curve."""
+    protocols = [row.metrics[metric].protocol for row in rows if metric in row.metrics]
+    return f"{definition} ({protocols[0]})" if protocols else definition

@@ -1,0 +1,116 @@
+"""Run one stage in its folder, once, whoever asks: lock, provenance, the work, the mark that it is done."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import yaml
+
+from ssvae.config.data import DataConfig
+from ssvae.config.tree import Config
+from ssvae.core.files import exclusive, read_json, write_json, write_text
+from ssvae.core.identity import provenance
+from ssvae.core.progress import Progress
+from ssvae.stages import latents, measure, pretrain, probe
+from ssvae.stages.plan import StagePlan
+from ssvae.stages.source import Source
+from ssvae.train.state import drop_checkpoint
+
+Outcome = Literal["reused", "resumed", "computed"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything a stage works with. plans: the cell's stages by name. sources: a data config -> its clips."""
+
+    cfg: Config
+    plan: StagePlan
+    plans: Mapping[str, StagePlan]
+    sources: Callable[[DataConfig], Source]
+    root: Path
+    progress: Progress
+
+
+def execute(job: Job, *, wait: bool) -> Outcome:
+    """Compute ``job.plan`` unless it is finished.
+
+    Raises core.files.Busy if another process is at it and ``wait`` is false, and whatever the stage raises; then the
+    folder keeps its checkpoint, and the next call goes on from there.
+    """
+    plan = job.plan
+    if plan.finished:
+        return "reused"
+    with exclusive(plan.lock, wait=wait):
+        if plan.finished:
+            return "reused"
+        outcome: Outcome = "resumed" if plan.started else "computed"
+        _open(job)
+        begun = time.monotonic()
+        before = _spent(plan.folder)
+        try:
+            _run(job)
+        finally:
+            write_json(plan.folder / "spent.json", {"seconds": before + time.monotonic() - begun})
+        drop_checkpoint(plan.folder)
+        write_json(plan.folder / "done.json", {"seconds": _spent(plan.folder), "id": plan.id})
+    return outcome
+
+
+def _open(job: Job) -> None:
+    plan = job.plan
+    plan.folder.mkdir(parents=True, exist_ok=True)
+    write_text(plan.folder / "config.yaml", yaml.safe_dump(dict(plan.science), sort_keys=True))
+    record = plan.folder / "run.json"
+    attempts = read_json(record)["attempts"] + 1 if record.exists() else 1
+    created = read_json(record)["created_ms"] if record.exists() else int(time.time() * 1000)
+    write_json(
+        record,
+        {
+            "stage": plan.name,
+            "id": plan.id,
+            "created_ms": created,
+            "attempts": attempts,
+            "seed": job.cfg.seed,
+            "parents": dict(plan.parents),
+            **provenance(job.root),
+        },
+    )
+
+
+def _spent(folder: Path) -> float:
+    path = folder / "spent.json"
+    return float(read_json(path)["seconds"]) if path.exists() else 0.0
+
+
+def _run(job: Job) -> None:
+    cfg, plan, folder = job.cfg, job.plan, job.plan.folder
+    folders = {name: other.folder for name, other in job.plans.items()}
+    if plan.name in ("base", "pretrain"):
+        stage = cfg.stages.base if plan.name == "base" else cfg.stages.pretrain
+        assert stage is not None
+        start = folders.get("base") if plan.name == "pretrain" else None
+        pretrain.run(
+            vae_config=cfg.vae, stage=stage, runtime=cfg.runtime, seed=cfg.seed, sources=job.sources, start=start,
+            folder=folder, progress=job.progress,
+        )  # fmt: skip
+    elif plan.name == "measure":
+        measure.run(
+            stage=cfg.stages.measure, sources=job.sources, trained=folders["pretrain"], folder=folder,
+            samples=cfg.track.samples, progress=job.progress,
+        )  # fmt: skip
+    elif plan.name == "latents":
+        latents.run(
+            stage=cfg.stages.probe, weights=cfg.stages.measure.score.weights, sources=job.sources,
+            trained=folders["pretrain"], folder=folder, progress=job.progress,
+        )  # fmt: skip
+    else:
+        assert plan.name == "probe", plan.name
+        probe.run(
+            stage=cfg.stages.probe, weights=cfg.stages.measure.score.weights, runtime=cfg.runtime, seed=cfg.seed,
+            sources=job.sources, trained=folders["pretrain"], latents_folder=folders["latents"], folder=folder,
+            samples=cfg.track.samples, progress=job.progress,
+        )  # fmt: skip

@@ -1,0 +1,49 @@
+"""Encode a data set once: raw latents with their normaliser kept apart, training and held-out side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from ssvae.config.data import DataConfig
+from ssvae.config.score import Weights
+from ssvae.config.tree import ProbeStageConfig
+from ssvae.core.files import write_json
+from ssvae.core.progress import Progress
+from ssvae.data.latents import LatentWriter
+from ssvae.models.weights import load_vae_folder
+from ssvae.stages.pretrain import vae_folder
+from ssvae.stages.source import Source
+
+SIDES = ("train", "heldout")
+
+
+@torch.no_grad()
+def run(
+    *,
+    stage: ProbeStageConfig,
+    weights: Weights,
+    sources: Callable[[DataConfig], Source],
+    trained: Path,
+    folder: Path,
+    progress: Progress,
+) -> None:
+    """Write caches ``train/`` (``latents.windows`` windows a clip) and ``heldout/`` (``sample.clips`` windows in all).
+
+    The normaliser that diffusion uses is the training side's.
+    """
+    vae = load_vae_folder(vae_folder(trained, weights.value)).eval()
+    source = sources(stage.data)
+    counts = {"train": stage.latents.windows * len(source.train), "heldout": stage.probe.sample.clips}
+    for side in SIDES:
+        keys = source.train if side == "train" else source.heldout
+        progress.start(f"encode {side}", counts[side], 0)
+        done = 0
+        with LatentWriter(folder / side, {"trained": trained.name, "weights": weights.value, "side": side}) as writer:
+            for batch in source.windows(keys, stage.resolution, counts[side], stage.latents.batch):
+                writer.add(vae.encode(batch.video).mode(), batch.keys, batch.captions, batch.labels)
+                done += len(batch.keys)
+                progress.advance(done)
+    write_json(folder / "metrics.json", [])

@@ -1,0 +1,139 @@
+"""Which stages a cell consists of, and the identity of each.
+
+A stage's identity is the hash of the values it declares as scientific, the fingerprint of the content it reads, the
+versions of the components that make its numbers, its parents' identities and the seed. Names and labels, paths,
+workers, launch and tracking do not count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from ssvae.config.data import DataConfig
+from ssvae.config.resolution import ResolutionConfig
+from ssvae.config.run import StageName
+from ssvae.config.tree import Config, VaeStageConfig
+from ssvae.core.files import read_json
+from ssvae.core.identity import file_sha256, fingerprint
+from ssvae.stages.versions import VERSIONS
+
+NAMES = ("base", "pretrain", "measure", "latents", "probe")
+"""All stages, in the order in which they run."""
+COMPUTED: dict[StageName, tuple[str, ...]] = {
+    StageName.pretrain: ("base", "pretrain"),
+    StageName.measure: ("measure",),
+    StageName.probe: ("latents", "probe"),
+    StageName.evaluate: ("measure", "latents", "probe"),
+    StageName.all: NAMES,
+}
+"""What ``stage=...`` computes; the other stages that it needs must be there."""
+
+Fingerprints = Callable[[DataConfig], str]
+_COSMETIC = ("name", "label")
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """One stage of one cell. science: what was hashed. parents: name -> id. folder: where it lives."""
+
+    name: str
+    id: str
+    folder: Path
+    parents: Mapping[str, str]
+    science: Mapping[str, Any]
+
+    @property
+    def finished(self) -> bool:
+        return (self.folder / "done.json").exists()
+
+    @property
+    def started(self) -> bool:
+        """Is there a state to go on from?"""
+        return (self.folder / "checkpoint.pt").exists()
+
+    @property
+    def lock(self) -> Path:
+        return self.folder.parent / f".{self.folder.name}.lock"
+
+    def seconds(self) -> float:
+        """Seconds that the finished stage took, over all its attempts."""
+        return float(read_json(self.folder / "done.json")["seconds"])
+
+
+def plan_cell(cfg: Config, root: Path, fingerprints: Fingerprints) -> dict[str, StagePlan]:
+    """The stages that ``cfg.stage`` computes or needs, in order."""
+    stages = cfg.stages
+    plans: dict[str, StagePlan] = {}
+
+    def add(name: str, science: dict[str, Any], parents: tuple[str, ...]) -> None:
+        ids = {parent: plans[parent].id for parent in parents if parent in plans}
+        science = {**science, "versions": VERSIONS[name], "parents": ids, "stage": name}
+        identity = fingerprint(science)
+        folder = root / "runs" / "latents" / identity if name == "latents" else root / "runs" / "stages" / f"{name}-{identity}"
+        plans[name] = StagePlan(name, identity, folder, ids, science)
+
+    if stages.base is not None:
+        add("base", {**_vae_science(cfg, stages.base, fingerprints), "seed": cfg.seed}, ())
+    add("pretrain", {**_vae_science(cfg, stages.pretrain, fingerprints), "seed": cfg.seed}, ("base",))
+    weights = stages.measure.score.weights.value
+    measured = COMPUTED[cfg.stage]
+    if "measure" in measured:
+        measure = stages.measure
+        clips = {"resolution": _clip(measure.resolution), "data": data_science(measure.data, fingerprints)}
+        add("measure", {**clips, "score": plain(measure.score)}, ("pretrain",))
+    if "probe" in measured:
+        probe = stages.probe
+        clips = {"resolution": _clip(probe.resolution), "data": data_science(probe.data, fingerprints)}
+        add("latents", {**clips, "latents": plain(probe.latents), "weights": weights}, ("pretrain",))
+        add("probe", {**clips, "probe": plain(probe.probe), "weights": weights, "seed": cfg.seed}, ("pretrain", "latents"))
+    return plans
+
+
+def _vae_science(cfg: Config, stage: VaeStageConfig, fingerprints: Fingerprints) -> dict[str, Any]:
+    objective = plain(stage.objective)
+    for name in ("vgg", "heads"):
+        path = getattr(stage.objective.lpips, name)
+        objective["lpips"][name] = None if path is None else file_sha256(Path(path))
+    return {
+        "vae": plain(cfg.vae),
+        "resolution": _clip(stage.resolution),
+        "data": data_science(stage.data, fingerprints),
+        "objective": objective,
+        "reg": plain(stage.reg),
+        "train": plain(stage.train),
+    }
+
+
+def _clip(resolution: ResolutionConfig) -> dict[str, Any]:
+    """A clip's shape. What LMR does at this resolution counts where LMR is used: in ``reg``."""
+    clip = plain(resolution)
+    del clip["lmr"]
+    return clip
+
+
+def data_science(data: DataConfig, fingerprints: Fingerprints) -> dict[str, Any]:
+    """What of a data set counts: its content and how it is sampled and split, not where it lies."""
+    values = plain(data)
+    for key in ("path", "image_path", "synthetic", "kind"):
+        del values[key]
+    return {**values, "content": fingerprints(data)}
+
+
+def plain(value: Any) -> Any:
+    """A config node as plain values, without names and labels."""
+    if hasattr(value, "__dataclass_fields__"):
+        value = asdict(value)
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items() if key not in _COSMETIC}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return value.value if isinstance(value, Enum) else value
+
+
+def cell_id(plans: Mapping[str, StagePlan]) -> str:
+    """Identity of a cell: of its last stages, and so of everything before them."""
+    return fingerprint([plan.id for plan in plans.values()], 10)

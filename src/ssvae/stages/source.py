@@ -1,0 +1,143 @@
+"""A data set as the stages see it: opened once, split by key, fingerprinted by content."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ssvae.config.data import DataConfig, DataKind
+from ssvae.config.resolution import ResolutionConfig
+from ssvae.core.files import exclusive
+from ssvae.core.identity import fingerprint
+from ssvae.core.progress import Progress
+from ssvae.data.evaluation import EvaluationClip, evaluation_clips
+from ssvae.data.mix import Batch, BatchPlan, batches
+from ssvae.data.rejects import RejectLog
+from ssvae.data.shards import ShardIndex, index_shards, split
+from ssvae.data.synthetic import SYNTHETIC_VERSION
+from ssvae.data.synthetic_shards import write_synthetic
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class WindowBatch:
+    """Deterministic windows: video (B,3,T,H,W) in [-1, 1] with key, caption and label of each."""
+
+    video: Tensor
+    keys: list[str]
+    captions: list[str | None]
+    labels: list[int | None]
+
+
+class Source:
+    """One opened data set. train, heldout: keys of the two sides of the split; fingerprint: of the content."""
+
+    def __init__(self, data: DataConfig, index: ShardIndex, images: ShardIndex | None) -> None:
+        self.index = index
+        self.images = images
+        self.train, self.heldout = split(index.keys("video"), data.heldout_share, data.split_seed)
+        if not self.heldout:
+            raise ValueError(
+                f"data.path = {data.path}: {len(self.train)} clips leave none to hold out for measuring: "
+                "at least 2 clips are needed"
+            )
+        parts = [index.fingerprint, images.fingerprint if images is not None else None]
+        self.fingerprint = fingerprint(parts, 32)
+        self._rejects = RejectLog(limit=data.reject_share)
+
+    @property
+    def rejected(self) -> dict[str, int]:
+        """Unusable clips met so far in this process, by reason."""
+        return self._rejects.counts()
+
+    def batches(
+        self, data: DataConfig, resolution: ResolutionConfig, *, batch: int, seed: int, workers: int
+    ) -> Callable[[int, int], Iterator[Batch]]:
+        """(first step, end) -> training batches of those steps; rejected clips are counted, named and limited."""
+        plan = BatchPlan(
+            self.index,
+            self.train,
+            frames=resolution.frames,
+            fps=resolution.fps,
+            size=(resolution.height, resolution.width),
+            batch=batch,
+            seed=seed,
+            image_index=self.images,
+            image_weight=data.image_weight,
+            video_weight=data.video_weight,
+            image_batch=data.image_batch,
+        )
+
+        def counted(start: int, stop: int) -> Iterator[Batch]:
+            for one in batches(plan, start, stop, workers):
+                self._rejects.add(len(one.keys), one.rejects)
+                yield one
+
+        return counted
+
+    def windows(self, keys: Sequence[str], resolution: ResolutionConfig, count: int, batch: int) -> Iterator[WindowBatch]:
+        """Up to ``count`` fixed windows of the clips ``keys``, in batches of ``batch``."""
+        clips = evaluation_clips(
+            self.index,
+            keys,
+            frames=resolution.frames,
+            fps=resolution.fps,
+            size=(resolution.height, resolution.width),
+            count=count,
+            rejects=self._rejects,
+        )
+        group: list[EvaluationClip] = []
+        for clip in clips:
+            group.append(clip)
+            if len(group) == batch:
+                yield _stack(group)
+                group = []
+        if group:
+            yield _stack(group)
+
+
+def _stack(clips: Sequence[EvaluationClip]) -> WindowBatch:
+    return WindowBatch(
+        torch.stack([clip.video for clip in clips]),
+        [clip.key for clip in clips],
+        [clip.caption for clip in clips],
+        [clip.label for clip in clips],
+    )
+
+
+def open_source(data: DataConfig, root: Path, progress: Progress) -> Source:
+    """Open a data set; the synthetic one is rendered and written first, once, under ``root/runs/data``.
+
+    Raises ValueError for shards that cannot be used.
+    """
+    path = data.path
+    if data.kind is DataKind.synthetic:
+        assert data.synthetic is not None
+        path = str(_synthetic(data, root, progress))
+    assert path is not None
+    index = index_shards(path)
+    for problem in index.problems[:10]:
+        logger.warning("data: %s %s (%s)", problem.reason, problem.name, problem.detail)
+    if not index.keys("video"):
+        raise ValueError(f"data.path = {path}: holds no clips; give a folder with NNNNNN.tar beside NNNNNN.meta.jsonl")
+    images = index_shards(data.image_path) if data.image_path is not None else None
+    if images is not None and not images.keys("image"):
+        raise ValueError(f"data.image_path = {data.image_path}: holds no images")
+    return Source(data, index, images)
+
+
+def _synthetic(data: DataConfig, root: Path, progress: Progress) -> Path:
+    values = asdict(data.synthetic)  # type: ignore[arg-type]
+    name = f"synthetic-{fingerprint({**values, 'version': SYNTHETIC_VERSION}, 8)}"
+    folder = root / "runs" / "data" / name
+    with exclusive(root / "runs" / "data" / f".{name}.lock", wait=True):
+        if not folder.exists():
+            progress.start("render the embedded data set", values["clips"], 0)
+            write_synthetic(folder, **values, progress=lambda done, total: progress.advance(done))
+    return folder

@@ -1,0 +1,33 @@
+"""Versions of the components that make a stage's numbers; bumping one recomputes what depends on it."""
+
+from __future__ import annotations
+
+from ssvae.models.dit import VideoDiT
+from ssvae.objective import nll, vae_step, weighting
+from ssvae.regularizers.kl import KL
+from ssvae.regularizers.lcr import LCR
+from ssvae.regularizers.lmr import LMR
+from ssvae.train import dit_loop, vae_loop
+
+DATA = 1
+MEASURE = 1
+LATENTS = 1
+PROBE = 1
+VAE = 1
+
+_TRAINING = {
+    "data": DATA,
+    "vae": VAE,
+    "nll": nll.VERSION,
+    "step": vae_step.VERSION,
+    "weighting": weighting.VERSION,
+    "loop": vae_loop.VERSION,
+    "regularizers": [KL.version, LCR.version, LMR.version],
+}
+VERSIONS: dict[str, dict[str, object]] = {
+    "base": {**_TRAINING},
+    "pretrain": {**_TRAINING},
+    "measure": {"data": DATA, "measure": MEASURE},
+    "latents": {"data": DATA, "latents": LATENTS},
+    "probe": {"probe": PROBE, "dit": VideoDiT.version, "loop": dit_loop.VERSION},
+}

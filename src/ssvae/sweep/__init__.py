@@ -1,0 +1,1 @@
+"""From validated cells to results: plan, schedule, records, tracking, report."""

@@ -1,0 +1,121 @@
+"""A grid from validated cells to table: prepare data, plan, run what is missing, report."""
+
+from __future__ import annotations
+
+import logging
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from rich.logging import RichHandler
+
+from ssvae.config.compose import Cell, project_root
+from ssvae.config.data import DataConfig
+from ssvae.stages.plan import COMPUTED, cell_id, plan_cell
+from ssvae.stages.source import Source, open_source
+from ssvae.sweep import publish
+from ssvae.sweep.console import RichProgress, make_console, print_plan, print_problems
+from ssvae.sweep.planned import PlannedCell, sweep_name
+from ssvae.sweep.record import CellRecord
+from ssvae.sweep.schedule import Scheduler, decide
+from ssvae.sweep.tracking import Tracking
+
+logger = logging.getLogger(__name__)
+
+
+class Sources:
+    """Opens each data set once."""
+
+    def __init__(self, root: Path, progress: RichProgress) -> None:
+        self._root = root
+        self._progress = progress
+        self._open: dict[str, Source] = {}
+
+    def __call__(self, data: DataConfig) -> Source:
+        key = repr(data)
+        if key not in self._open:
+            self._open[key] = open_source(data, self._root, self._progress)
+        return self._open[key]
+
+
+def run_grid(cells: Sequence[Cell], overrides: Sequence[str]) -> int:
+    """Run every cell; returns the exit code: 0 all done, 1 a cell failed, 2 bad input, 130 interrupted."""
+    console = make_console()
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[RichHandler(console=console, show_path=False)])
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    root = project_root()
+    # A SIGTERM (a scheduler's polite kill) must end like Ctrl-C: cells marked as killed, locks released.
+    signal.signal(signal.SIGTERM, _interrupt)
+    with RichProgress(console) as progress:
+        sources = Sources(root, progress)
+        try:
+            planned = _plan(cells, root, sources)
+        except ValueError as error:
+            print_problems([str(error)])
+            return 2
+        missing = _missing(planned)
+        if missing:
+            print_problems(missing)
+            return 2
+        name = sweep_name(planned)
+        decisions = decide([one.plans for one in planned], [COMPUTED[one.cell.cfg.stage] for one in planned])
+        print_plan(console, name, planned, decisions, root)
+        command = " ".join(["python run.py", *(["-m"] if len(cells) > 1 else []), *overrides]).replace("'", "")
+        records = [CellRecord.open(root, name, one.cell, one.cell_id, one.plans) for one in planned]
+        tracking = Tracking.open(root, name, planned[0].cell.cfg.track, command, planned, records)
+        configs = [record.path.with_suffix(".yaml") for record in records]
+        publish.SweepRecord(command, publish.experiment_notes(records, configs)).save(root, name)
+        scheduler = Scheduler(planned, records, tracking, sources, root, progress)
+        try:
+            scheduler.run()
+            for index, record in enumerate(records):
+                if (figures := publish.cell_figures(root, name, record)) is not None:
+                    tracking.artifacts(index, figures)
+        except KeyboardInterrupt:
+            scheduler.killed()
+            tracking.finish("KILLED")
+            console.print(f"[yellow]stopped; the same command goes on from there[/] (state: {root / 'runs'})")
+            return 130
+    folder = publish.report(root, name, console)
+    failed = [record for record in records if record.status == "failed"]
+    tracking.report(folder)
+    tracking.finish("FAILED" if failed else "FINISHED")
+    for line in tracking.problems():
+        console.print(f"[yellow]{line}[/]")
+    console.print(f"results: {folder}\nrun folders: {root / 'runs'}\nMLflow: make dashboard", highlight=False, soft_wrap=True)
+    for record in failed:
+        console.print(f"[red]failed:[/] {record.label}: {record.reason}", soft_wrap=True)
+    return 1 if failed else 0
+
+
+def _plan(cells: Sequence[Cell], root: Path, sources: Sources) -> list[PlannedCell]:
+    planned = []
+    for cell in cells:
+        plans = plan_cell(cell.cfg, root, lambda data: sources(data).fingerprint)
+        planned.append(PlannedCell(cell, plans, cell_id(plans)))
+    return planned
+
+
+def _missing(planned: Sequence[PlannedCell]) -> list[str]:
+    """Stages that a cell needs, does not compute and does not find."""
+    problems = []
+    for one in planned:
+        computed = COMPUTED[one.cell.cfg.stage]
+        for name, plan in one.plans.items():
+            if name in computed or plan.finished:
+                continue
+            if name == "base" and one.plans["pretrain"].finished:
+                continue
+            words = [text for text in one.cell.overrides if not text.startswith("stage=")]
+            problems.append(
+                f"stage = {one.cell.cfg.stage.value}: {one.label} needs {name}-{plan.id}, which is not there; "
+                f"make it with: python run.py stage=pretrain {' '.join(words)}"
+            )
+            break
+    return problems
+
+
+def _interrupt(number: int, frame: FrameType | None) -> Any:
+    raise KeyboardInterrupt

@@ -1,0 +1,38 @@
+"""A cell with its stages and identity, and the name of a sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ssvae.config.compose import Cell
+from ssvae.core.identity import fingerprint
+from ssvae.stages.plan import StagePlan
+
+
+@dataclass(frozen=True)
+class PlannedCell:
+    """plans: its stages by name, in order."""
+
+    cell: Cell
+    plans: dict[str, StagePlan]
+    cell_id: str
+
+    @property
+    def label(self) -> str:
+        """The swept values, without the quotes that Hydra needs."""
+        return " ".join(self.cell.axes).replace("'", "") or self.cell_id
+
+
+def sweep_name(cells: Sequence[PlannedCell]) -> str:
+    """The given name, or one derived from axes and cells: the same grid finds its results again."""
+    given = cells[0].cell.cfg.sweep.name
+    if given is not None:
+        return given
+    axes: dict[str, set[str]] = {}
+    for planned in cells:
+        for text in planned.cell.axes:
+            key, _, value = text.partition("=")
+            axes.setdefault(key.replace("/", ".").replace("@", "-").lstrip("+"), set()).add(value)
+    words = [f"{key}{len(values)}" for key, values in axes.items()] or ["cell"]
+    return "-".join([*words, fingerprint(sorted(planned.cell_id for planned in cells), 8)])

@@ -1,0 +1,90 @@
+"""What a sweep knows of each cell, on disk: ``runs/sweeps/<sweep>/cells/<cell_id>.json`` and its frozen config."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import yaml
+
+from ssvae.config.compose import Cell
+from ssvae.core.files import read_json, write_json, write_text
+from ssvae.stages.plan import StagePlan, plain
+
+Status = Literal["waiting", "running", "finished", "failed", "killed"]
+
+
+@dataclass
+class CellRecord:
+    """The state of one cell of one sweep. seconds: of this call; stages: name -> folder, relative to the root."""
+
+    path: Path
+    cell_id: str
+    label: str
+    fields: dict[str, object]
+    overrides: list[str]
+    stages: dict[str, str]
+    status: Status = "waiting"
+    reason: str | None = None
+    seconds: float = 0.0
+    reused: list[str] = field(default_factory=list)
+
+    @classmethod
+    def open(cls, root: Path, sweep: str, cell: Cell, cell_id: str, plans: Mapping[str, StagePlan]) -> CellRecord:
+        """Make the record of a cell; what an earlier call wrote of a finished cell is kept until this one says more."""
+        folder = root / "runs" / "sweeps" / sweep / "cells"
+        cfg = cell.cfg
+        record = cls(
+            path=folder / f"{cell_id}.json",
+            cell_id=cell_id,
+            label=" ".join(cell.axes) or cell_id,
+            fields={
+                "reg": cfg.reg.name,
+                "channels": cfg.vae.channels,
+                "resolution": cfg.resolution.name,
+                "seed": cfg.seed,
+            },
+            overrides=list(cell.overrides),
+            stages={name: str(plan.folder.relative_to(root)) for name, plan in plans.items()},
+        )
+        write_text(folder / f"{cell_id}.yaml", yaml.safe_dump(_resolved(cell), sort_keys=False))
+        if record.path.exists():
+            record.seconds = float(read_json(record.path)["seconds"])
+        record.save()
+        return record
+
+    def save(self) -> None:
+        """Write the record atomically."""
+        names = ("cell_id", "label", "fields", "overrides", "stages", "status", "reason", "seconds", "reused")
+        write_json(self.path, {name: getattr(self, name) for name in names})
+
+
+def _resolved(cell: Cell) -> object:
+    """The whole resolved config, names included."""
+    from dataclasses import asdict
+
+    return _values(asdict(cell.cfg))
+
+
+def _values(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _values(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_values(item) for item in value]
+    return plain(value)
+
+
+def flat_config(cell: Cell) -> dict[str, str]:
+    """The resolved config as dotted keys and texts, for a tracker's parameters."""
+
+    def walk(value: object, prefix: str) -> dict[str, str]:
+        if isinstance(value, dict):
+            found: dict[str, str] = {}
+            for key, item in value.items():
+                found.update(walk(item, f"{prefix}.{key}" if prefix else str(key)))
+            return found
+        return {prefix: str(value)}
+
+    return walk(_resolved(cell), "")
