@@ -14,7 +14,7 @@ from ssvae.config.run import RuntimeConfig
 from ssvae.config.train import Precision, TrainConfig
 from ssvae.config.vae import VaeConfig
 from ssvae.flow.path import RectifiedFlow
-from ssvae.models.dit import VideoDiT
+from ssvae.models.dit import ConditionKind, VideoDiT
 from ssvae.models.lpips import load_lpips
 from ssvae.models.vae import VideoVAE
 from ssvae.objective.nll import NegativeLogLikelihood
@@ -68,7 +68,7 @@ def build_regularizers(cfg: RegConfig, channels: int) -> tuple[dict[str, Regular
 
 
 def _weight(cfg: WeightConfig) -> Weight:
-    return Weight(cfg.policy.value, cfg.value)  # type: ignore[arg-type]
+    return Weight(cfg.policy.value, cfg.value)
 
 
 def _triple(values: Sequence[int]) -> tuple[int, int, int]:
@@ -91,18 +91,18 @@ def build_settings(cfg: TrainConfig) -> TrainSettings:
     return TrainSettings(
         steps=cfg.steps,
         batch=cfg.batch,
-        optimizer=cfg.optimizer.value,  # type: ignore[arg-type]
+        optimizer=cfg.optimizer.value,
         lr=cfg.lr,
         betas=(first, second),
         weight_decay=cfg.weight_decay,
-        curve=cfg.curve.value,  # type: ignore[arg-type]
+        curve=cfg.curve.value,
         warmup=cfg.warmup,
         lr_start=cfg.lr_start,
         lr_end=cfg.lr_end,
         decay_steps=cfg.decay_steps,
         grad_clip=cfg.grad_clip,
         ema_decay=cfg.ema_decay,
-        precision=cfg.precision.value,  # type: ignore[arg-type]
+        precision=cfg.precision.value,
         nonfinite_limit=cfg.nonfinite_limit,
     )
 
@@ -120,7 +120,11 @@ def build_dit(
     cfg: ProbeConfig, *, channels: int, grid: tuple[int, int, int], condition: Condition, classes: int
 ) -> VideoDiT:
     """A DiT with fresh weights from torch's global generator. condition: what ``auto`` was resolved to."""
-    kind = {Condition.caption: "caption", Condition.label: "class", Condition.none: "none"}[condition]
+    kinds: dict[Condition, ConditionKind] = {
+        Condition.caption: "caption",
+        Condition.label: "class",
+        Condition.none: "none",
+    }
     return VideoDiT(
         channels=channels,
         grid=grid,
@@ -128,11 +132,11 @@ def build_dit(
         width=cfg.dit.width,
         depth=cfg.dit.depth,
         heads=cfg.dit.heads,
-        condition=kind,  # type: ignore[arg-type]
+        condition=kinds[condition],
         classes=classes,
         input_skip=cfg.dit.input_skip,
     )
 
 
 def build_flow(cfg: ProbeConfig) -> RectifiedFlow:
-    return RectifiedFlow(distribution=cfg.flow.times.value, shift=cfg.flow.shift)  # type: ignore[arg-type]
+    return RectifiedFlow(distribution=cfg.flow.times.value, shift=cfg.flow.shift)

@@ -20,6 +20,8 @@ from torch import Tensor, nn
 from ssvae.models.attention import FrameAttention
 from ssvae.models.blocks import ResidualBlock
 from ssvae.models.conv import CausalConv3d
+from ssvae.models.decoder import DecoderLevel
+from ssvae.models.encoder import EncoderLevel
 from ssvae.models.resample import Downsample, Upsample
 from ssvae.models.vae import VideoVAE
 
@@ -29,6 +31,7 @@ def naive_encode_moments(vae: VideoVAE, video: Tensor) -> Tensor:
     encoder = vae.encoder
     x = _conv(encoder.conv_in, video)
     for level in encoder.levels:
+        assert isinstance(level, EncoderLevel)
         x = _layers(level.blocks, x)
         if isinstance(level.downsample, Downsample):
             x = _down(level.downsample, x)
@@ -41,6 +44,7 @@ def naive_decode(vae: VideoVAE, latent: Tensor) -> Tensor:
     decoder = vae.decoder
     x = _layers(decoder.middle, _conv(decoder.conv_in, latent))
     for level in decoder.levels:
+        assert isinstance(level, DecoderLevel)
         x = _layers(level.blocks, x)
         if isinstance(level.upsample, Upsample):
             x = _up(level.upsample, x)
@@ -97,10 +101,12 @@ def _down(layer: Downsample, x: Tensor) -> Tensor:
     b, _, t, h, w = x.shape
     time, out = layer.time, layer.out_channels
     if time == 1:
+        assert isinstance(layer.conv, nn.Conv2d)
         frames = F.pad(x.permute(0, 2, 1, 3, 4).flatten(0, 1), (0, 1, 0, 1))
         frames = F.conv2d(frames, layer.conv.weight, layer.conv.bias, stride=2)
         main = frames.unflatten(0, (b, t)).permute(0, 2, 1, 3, 4)
     else:
+        assert isinstance(layer.conv, CausalConv3d)
         main = _conv(layer.conv, x)
         x = F.pad(x, (0, 0, 0, 0, 1, 0))
     cells = x.unflatten(4, (w // 2, 2)).unflatten(3, (h // 2, 2)).unflatten(2, (-1, time))

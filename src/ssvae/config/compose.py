@@ -112,7 +112,7 @@ def _file_axes(overrides: Sequence[str]) -> list[str]:
     params = OmegaConf.to_container(cfg.hydra.sweeper.params)
     assert isinstance(params, dict)
     given = {text.partition("=")[0] for text in overrides}
-    axes = [f"{key}={value}" for key, value in params.items() if key not in given]
+    axes = [f"{key!s}={value!s}" for key, value in params.items() if key not in given]
     return quote_choices(axes, group_names(CONF))
 
 

@@ -65,7 +65,7 @@ def git_state(root: Path) -> dict[str, Any]:
 
 def provenance(root: Path) -> dict[str, Any]:
     """Commit, package versions and machine, for ``run.json``."""
-    versions = {}
+    versions: dict[str, str | None] = {}
     for name in _PACKAGES:
         try:
             versions[name] = metadata.version(name)

@@ -236,12 +236,12 @@ def _decode(stream: VideoStream, plan: _Plan, wanted: set[int]) -> Iterator[tupl
         if packet.is_keyframe and packet.pts is not None and packet.pts <= first:
             begin = index
     missing = set(wanted)
+    context = stream.codec_context
     remaining: list[av.Packet | None] = [*plan.packets[begin:], None]
     for coded in remaining:
-        # A disposable packet is no reference for others: leaving it out changes no other frame.
-        if coded is not None and coded.is_disposable and coded.pts not in wanted:
-            continue
-        for frame in stream.codec_context.decode(coded):
+        # No other frame is predicted from a non-reference frame: the decoder may skip it and nothing else changes.
+        context.skip_frame = "DEFAULT" if coded is None or coded.pts in wanted else "NONREF"
+        for frame in context.decode(coded):
             if frame.pts not in missing:
                 continue
             if frame.is_corrupt:

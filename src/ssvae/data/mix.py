@@ -164,8 +164,8 @@ def batches(plan: BatchPlan, start: int, stop: int, workers: int = 0, context: s
     context: how workers start ("fork", "spawn"), the platform's way by default. The global random state is left
     alone. Raises what ``plan[step]`` raises.
     """
-    loader: DataLoader[Batch] = DataLoader(
-        plan,
+    loader: DataLoader[Batch | ValueError] = DataLoader(
+        _ErrorsAsValues(plan),
         batch_size=None,
         sampler=range(start, stop),
         num_workers=workers,
@@ -174,7 +174,23 @@ def batches(plan: BatchPlan, start: int, stop: int, workers: int = 0, context: s
         # Without a generator the loader draws its base seed from the global one, which the model's draws share.
         generator=torch.Generator().manual_seed(0),
     )
-    return iter(loader)
+    for batch in loader:
+        if isinstance(batch, ValueError):
+            raise batch
+        yield batch
+
+
+class _ErrorsAsValues(Dataset["Batch | ValueError"]):
+    """Carry a plan's ValueError out of a worker as it is: torch would wrap it in the worker's whole traceback."""
+
+    def __init__(self, plan: BatchPlan) -> None:
+        self._plan = plan
+
+    def __getitem__(self, step: int) -> Batch | ValueError:
+        try:
+            return self._plan[step]
+        except ValueError as error:
+            return ValueError(str(error))
 
 
 def _as_is(batch: Any) -> Any:

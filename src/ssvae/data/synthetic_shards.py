@@ -38,14 +38,18 @@ logger = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
 IMAGES = "images"
 KEYFRAME_INTERVAL = 12
+# x264's look-ahead (rate control, scene cuts, adaptive B-frames, weighted prediction) gives slightly different files
+# from run to run on small pictures; with a constant quantiser and a fixed pattern of frames nothing is left to it.
+_X264 = "mbtree=0:rc-lookahead=0:sync-lookahead=0:b-adapt=0:bframes=2:b-pyramid=0:scenecut=0:weightp=0:aq-mode=0"
 Progress = Callable[[int, int], None]
 _Record = tuple[str, dict[str, bytes], dict[str, Any]]
 
 
-def encode_mp4(frames: NDArray[np.uint8], fps: float, crf: int = 18) -> bytes:
-    """H.264 mp4 (yuv420p, a keyframe at least every 12 frames) of frames (T,H,W,3) uint8 RGB.
+def encode_mp4(frames: NDArray[np.uint8], fps: float, quantiser: int = 18) -> bytes:
+    """H.264 mp4 (yuv420p, a keyframe every 12 frames, two B-frames between) of frames (T,H,W,3) uint8 RGB.
 
-    One encoder thread and fixed settings: equal frames give equal bytes with the same libx264.
+    One encoder thread, a constant quantiser and a fixed frame pattern: equal frames give equal bytes with the same
+    libx264.
     Height and width must be even, a limit of yuv420p.
     """
     height, width = frames.shape[1:3]
@@ -56,7 +60,13 @@ def encode_mp4(frames: NDArray[np.uint8], fps: float, crf: int = 18) -> bytes:
         stream = container.add_stream(
             "libx264",
             rate=Fraction(fps).limit_denominator(1001),
-            options={"crf": str(crf), "preset": "veryfast", "threads": "1", "g": str(KEYFRAME_INTERVAL)},
+            options={
+                "qp": str(quantiser),
+                "preset": "veryfast",
+                "threads": "1",
+                "g": str(KEYFRAME_INTERVAL),
+                "x264-params": _X264,
+            },
         )
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         for picture in frames:

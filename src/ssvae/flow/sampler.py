@@ -7,6 +7,7 @@ Dimension legend
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -59,13 +60,14 @@ def euler_sample(
 ) -> Tensor:
     """Integrate dx/dt = v from t = 1 to 0 in ``steps`` Euler steps.
 
-    noise (B,...): x at t = 1. condition (B,...) and null_condition (B,...) or (1,...) go to ``velocity_fn``. Returns x at
-    t = 0, shape, device and dtype of ``noise``. Raises ValueError for steps < 1, a non-positive shift, or a guidance
+    noise (B,...): x at t = 1. condition (B,...) and null_condition, (B,...) or (1,...), go to ``velocity_fn``.
+    Returns x at t = 0, shape, device and dtype of ``noise``. Raises ValueError for steps < 1, a non-positive shift, or
+    a guidance
     other than 1 without both conditions. Makes no random draws: the same noise gives the same sample.
     """
     grid = euler_times(steps, shift).tolist()
     x = noise
-    for now, after in zip(grid[:-1], grid[1:], strict=True):
+    for now, after in pairwise(grid):
         times = torch.full((x.shape[0],), now, dtype=x.dtype, device=x.device)
         x = x + (after - now) * guided_velocity(velocity_fn, x, times, guidance, condition, null_condition)
     return x

@@ -109,9 +109,10 @@ class ClassEmbedding(nn.Module):
 
 
 def drop_conditions(ids: Tensor, null: Tensor, probability: float, generator: torch.Generator) -> Tensor:
-    """Replace rows of ``ids`` (B,...) by ``null`` (1,...) or (B,...) with ``probability``, for classifier-free guidance.
+    """Replace rows of ids (B,...) by ``null``, (1,...) or (B,...), with ``probability``: for classifier-free guidance.
 
-    One draw a row from ``generator``, on its device. Raises ValueError for a probability outside [0, 1] or other shapes.
+    One draw a row from ``generator``, on its device. Raises ValueError for a probability outside [0, 1] or shapes that
+    do not match.
     """
     if not 0 <= probability <= 1:
         raise ValueError(f"dropout probability {probability} must lie in [0, 1]; 0.1 is usual")

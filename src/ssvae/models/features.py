@@ -117,7 +117,8 @@ class ClipTrunk(nn.Module):
         strides = (2, 1, 2, 1, 2)
         kernels = (5, 3, 3, 3, 3)
         inputs = (3, *widths[:2], widths[2] + 2, widths[3])
-        self.features = 2 * widths[-1] + 3 * CELLS * CELLS
+        self.pooled = 2 * widths[-1]
+        self.features = self.pooled + 3 * CELLS * CELLS
         self.convs = nn.ModuleList(
             nn.Conv2d(i, o, k, stride=s, padding=k // 2, bias=False)
             for i, o, k, s in zip(inputs, widths, kernels, strides, strict=True)
@@ -127,17 +128,25 @@ class ClipTrunk(nn.Module):
     def forward(self, video: Tensor) -> Tensor:
         clip = standard_clip(video)
         flow = coarse_flow(clip)
-        x = clip.transpose(1, 2).reshape(-1, 3, SIDE, SIDE).contiguous(memory_format=torch.channels_last)
-        for index, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
-            if index > 0:
-                x = shift_in_time(x, FRAMES)
-            if index == 3:
-                x = torch.cat([x, flow.flatten(0, 1)], dim=1)
-            x = functional.silu(norm(conv(x)))
+        x = self.maps(clip.transpose(1, 2).reshape(-1, 3, SIDE, SIDE), flow.flatten(0, 1), FRAMES)
         cells = x.reshape(clip.shape[0], FRAMES, x.shape[1], -1)
         unsteady = flow.var(dim=1).sum(dim=1).add(1e-4).sqrt()
         motion = torch.cat([flow.mean(dim=1).flatten(1), unsteady.flatten(1)], dim=1)
         return torch.cat([cells.mean(dim=(1, 3)), cells.amax(dim=(1, 3)), motion], dim=1)
+
+    def maps(self, frames: Tensor, flow: Tensor, clip_frames: int) -> Tensor:
+        """Frames (B·T,3,S,S) and their flow (B·T,2,CELLS,CELLS) -> maps (B·T,widths[-1],4,4).
+
+        clip_frames: T; 1 reads each frame by itself, without a temporal shift (how training warms up).
+        """
+        x = frames.contiguous(memory_format=torch.channels_last)
+        for index, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
+            if index > 0 and clip_frames > 1:
+                x = shift_in_time(x, clip_frames)
+            if index == 3:
+                x = torch.cat([x, flow], dim=1)
+            x = functional.silu(norm(conv(x)))
+        return x
 
 
 class ProbeFeatures(nn.Module):
@@ -146,6 +155,9 @@ class ProbeFeatures(nn.Module):
     attributes: number of values of each attribute; degradations: names of the levels it was trained to read off.
     The heads serve training and the card's accuracies only.
     """
+
+    center: Tensor
+    scale: Tensor
 
     def __init__(
         self, *, widths: Sequence[int], dim: int, attributes: Mapping[str, int], degradations: Sequence[str]

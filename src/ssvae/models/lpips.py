@@ -12,6 +12,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import pickle
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -132,7 +133,7 @@ def _read(path: Path, what: str) -> dict[str, Tensor]:
         return load_file(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except (pickle.UnpicklingError, RuntimeError, EOFError, struct.error) as error:
         raise ValueError(f"{what} weights: {path} is no PyTorch file of plain tensors") from error
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
         raise ValueError(f"{what} weights: {path} holds no dictionary of tensors")
@@ -143,7 +144,8 @@ def _read(path: Path, what: str) -> dict[str, Tensor]:
 def _fill(parameters: Mapping[str, Tensor], tensors: Mapping[str, Tensor], path: Path) -> None:
     """Copy ``tensors`` into ``parameters`` of the same names and shapes; ValueError otherwise."""
     if parameters.keys() != tensors.keys():
-        raise ValueError(f"{path}: keys {sorted(parameters.keys() ^ tensors.keys())[:4]} are unknown or missing")
+        missing, unknown = sorted(parameters.keys() - tensors.keys()), sorted(tensors.keys() - parameters.keys())
+        raise ValueError(f"{path} does not match: missing {missing[:3]}, unknown {unknown[:3]}")
     for name, parameter in parameters.items():
         value = tensors[name]
         if parameter.shape != value.shape:

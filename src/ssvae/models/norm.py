@@ -41,7 +41,10 @@ class NormSiLU(ChannelRMSNorm):
     def forward(self, x: Tensor, history: int = 0) -> Tensor:
         """(B,C,T,H,W) -> (B,C,p+T,H,W) with p = ``history``; channels-last in memory."""
         gamma = self.gamma.flatten().to(x.dtype)
-        return _NormSiLU.apply(x.permute(0, 2, 3, 4, 1), gamma, history).permute(0, 4, 1, 2, 3)
+        last = x.permute(0, 2, 3, 4, 1)
+        if last.stride(-1) != 1:
+            last = last.contiguous()
+        return _NormSiLU.apply(last, gamma, history).permute(0, 4, 1, 2, 3)
 
 
 class _NormSiLU(torch.autograd.Function):
@@ -76,7 +79,7 @@ class _NormSiLU(torch.autograd.Function):
         dy = torch.ops.aten.silu_backward(grad[:, history:], y)
         if history:
             dy[:, :1] += torch.ops.aten.silu_backward(grad[:, :history].sum(1, keepdim=True), y[:, :1])
-        product = torch.mul(dy, n, out=y).view(-1, c)
+        product = torch.mul(dy, n, out=y).reshape(-1, c)
         grad_gamma = product.sum(0)
         along = torch.mv(product, gamma).view_as(inv)
         grad_x = dy.mul_(gamma).addcmul_(n, along, value=-1.0 / c).mul_(inv)

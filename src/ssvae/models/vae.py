@@ -7,7 +7,7 @@ Dimension legend
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -54,13 +54,13 @@ class VAEConfig:
         return tuple(self.base_channels * factor for factor in self.multipliers)
 
     def _check_shortcuts(self) -> None:
-        """The parameter-free shortcuts group whole channels, so neighbouring widths must divide."""
+        """The parameter-free shortcuts group or repeat whole channels, so neighbouring widths must divide."""
         for fine, coarse, temporal in zip(self.widths, self.widths[1:], self.temporal_levels, strict=False):
             cell = 8 if temporal else 4
-            if (fine * cell) % coarse:
+            if fine % coarse and (coarse % fine or cell % (coarse // fine)):
                 raise ValueError(
-                    f"vae.multipliers {self.multipliers}: {fine} channels times a cell of {cell} are not divisible by "
-                    f"{coarse}, the width of the next level; choose multipliers whose ratio divides {cell}"
+                    f"vae.multipliers {self.multipliers}: the level after one of {fine} channels may have as many, "
+                    f"a multiple by a divisor of {cell}, or a whole fraction, not {coarse}"
                 )
 
     def to_json(self) -> dict[str, Any]:
@@ -132,6 +132,15 @@ class VideoVAE(nn.Module):
         self.register_buffer("latent_std", torch.ones(channels))
         if initial_logvar is not None:
             self._start_logvar_at(initial_logvar)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> VideoVAE:
+        """Moves and casts as usual, but latent statistics keep float32: half precision would bias every latent."""
+        mean, std = self.latent_mean, self.latent_std
+        super()._apply(fn, recurse)
+        if not (mean.is_meta or self.latent_mean.is_meta):
+            self.latent_mean = mean.to(self.latent_mean.device)
+            self.latent_std = std.to(self.latent_std.device)
+        return self
 
     @property
     def channels(self) -> int:

@@ -7,6 +7,7 @@ Dimension legend
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ def train_dit(
         if ids is not None and null is not None:
             chosen = drop_conditions(ids[picked], null, condition_dropout, draws)
         with accelerator.autocast():
-            loss = flow.loss(lambda noisy, times, chosen=chosen: dit(noisy, times, chosen), clean, draws).mean()
+            loss = flow.loss(partial(dit, condition=chosen), clean, draws).mean()
         accelerator.backward(loss)
         limit = settings.grad_clip if settings.grad_clip is not None else float("inf")
         norm = torch.nn.utils.clip_grad_norm_(trained, limit)

@@ -49,10 +49,11 @@ def test_windows_equal_full_decoding(make_clip: MakeClip, options: dict[str, str
         assert torch.equal(window, torch.stack([fit(pictures[which], 24) for which in wanted]))
 
 
-def test_disposable_frames_are_really_skipped_and_change_nothing(make_clip: MakeClip) -> None:
-    data = make_clip(render(3, frames=30, size=32).frames, options={"bf": "3"})
+def test_leaving_out_frames_that_none_depends_on_changes_nothing(make_clip: MakeClip) -> None:
+    data = make_clip(render(3, frames=30, size=32).frames, options={"bf": "3", "x264-params": "b-adapt=0"})
     with av.open(io.BytesIO(data)) as container:
-        assert sum(packet.is_disposable for packet in container.demux(video=0)) > 5
+        kinds = [frame.pict_type for frame in container.decode(video=0)]
+    assert kinds.count(av.video.frame.PictureType.B) > 15
     whole = read_all(data, size=32)[1]
     assert torch.equal(read_window(data, frames=8, fps=2, size=32), whole[[0, 4, 8, 12, 16, 20, 24, 28]])
 
@@ -71,6 +72,16 @@ def test_variable_frame_rate_goes_by_time_stamps(make_clip: MakeClip) -> None:
     assert names(read_window(data, frames=5, fps=1, size=16)) == [0, 4, 5, 6, 9]
     info = probe_clip(data)
     assert (info.frames, info.fps) == (10, pytest.approx(9 / 4.0))
+
+
+def test_streams_without_time_stamps_go_by_their_rate_or_are_rejected(make_clip: MakeClip) -> None:
+    # FFmpeg takes a bare H.264 stream for 25 fps.
+    plain = make_clip(counted(20), kind="h264", options={"bf": "0"})
+    assert names(read_window(plain, frames=4, fps=5, size=16)) == [0, 5, 10, 15]
+    reordered = make_clip(counted(20), kind="h264", options={"bf": "2", "x264-params": "b-adapt=0"})
+    with pytest.raises(ClipError) as caught:
+        read_clip(reordered, frames=4, fps=5, size=16)
+    assert caught.value.reason == "zero_fps"
 
 
 def test_position_spreads_the_window_over_all_places(make_clip: MakeClip) -> None:

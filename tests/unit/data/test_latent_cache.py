@@ -64,7 +64,7 @@ def test_statistics_are_those_of_float64(tmp_path: Path, latents: torch.Tensor) 
 def test_the_normaliser_changes_without_the_latents(tmp_path: Path, latents: torch.Tensor) -> None:
     folder = write(tmp_path / "latents", latents).folder
     before = (folder / "latents.npy").stat().st_mtime_ns
-    mean, std = torch.tensor([1 / 3, 0, 0, 0]).double(), torch.tensor([2.0, 1, 1, 1]).double()
+    mean, std = (torch.tensor(row, dtype=torch.float64) for row in ([1 / 3, 0, 0, 0], [2.0, 1, 1, 1]))
     write_normalizer(folder, mean, std)
     cache = LatentCache.open(folder)
     assert torch.equal(cache.mean, mean)

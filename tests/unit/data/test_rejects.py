@@ -29,9 +29,7 @@ def test_stops_above_the_share_and_only_then() -> None:
     log = RejectLog(limit=0.1, minimum=50)
     log.add(4, [("a", "truncated")] * 5)
     log.add(41, [])
-    with pytest.raises(
-        ValueError, match=r"6 of 51.*data\.max_rejected=0\.1.*truncated 2: a, b.*raise data\.max_rejected"
-    ):
+    with pytest.raises(ValueError, match=r"6 of 51.*data\.max_rejected=0\.1.*truncated 2: a, b.*raise data\.max_rej"):
         log.add(0, [("b", "truncated")])
     even = RejectLog(limit=0.1, minimum=10)
     even.add(9, [("a", "truncated")])
@@ -55,5 +53,5 @@ def test_state_continues() -> None:
 
 
 def test_the_limit_is_a_share() -> None:
-    with pytest.raises(ValueError, match="max_rejected=1.5"):
+    with pytest.raises(ValueError, match=r"max_rejected=1\.5"):
         RejectLog(limit=1.5)

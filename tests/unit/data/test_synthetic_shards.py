@@ -6,6 +6,7 @@ import io
 import json
 import multiprocessing
 import tarfile
+import threading
 from pathlib import Path
 
 import av
@@ -106,7 +107,7 @@ def _write(folder: Path, barrier: object, failures: object) -> None:
 
     try:
         write_synthetic(folder, clips=2, frames=4, size=16, progress=together)
-    except Exception as error:
+    except (ValueError, OSError, threading.BrokenBarrierError) as error:
         failures.put(repr(error))  # type: ignore[attr-defined]
 
 

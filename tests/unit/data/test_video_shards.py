@@ -97,7 +97,7 @@ def served(tmp_path: Path, synthetic_folder: Path) -> Iterator[tuple[str, Path]]
 
 
 def test_urls_are_read_in_order(served: tuple[str, Path], synthetic_index: ShardIndex) -> None:
-    address, folder = served
+    address = served[0]
     shards = VideoShards(f"{address}/{{000000..000002}}.tar", **SETTINGS)
     clips = list(shards)
     samples = synthetic_index.by_key()

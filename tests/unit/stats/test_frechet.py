@@ -65,8 +65,7 @@ def test_identical_sets_are_at_distance_zero(n: int) -> None:
 
 @pytest.mark.parametrize("smallest", [-7, -14])
 def test_ill_conditioned_covariances_keep_their_digits(smallest: int) -> None:
-    """Eigenvalues from 1 to 1e-7 or 1e-14: in a product of two such matrices the small ones drown in rounding, and their
-    square roots would be wrong by up to 1e-8 each."""
+    """Eigenvalues from 1 down to where the product of the two matrices drowns them in rounding."""
     rotation = torch.linalg.qr(torch.randn(16, 16, generator=torch.Generator().manual_seed(5), dtype=torch.float64))[0]
     values = torch.logspace(0, smallest, 16, dtype=torch.float64)
     small = rotation @ values.diag() @ rotation.T
