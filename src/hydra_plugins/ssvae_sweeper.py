@@ -1,4 +1,4 @@
-"""Hydra's door to the bench: the sweeper ``ssvae`` expands any grid (also a grid of one) and hands it to the scheduler."""
+"""Hydra's door to the bench: the sweeper ``ssvae`` resolves any grid (also of one) and hands it to the scheduler."""
 
 from __future__ import annotations
 

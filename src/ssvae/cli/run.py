@@ -5,6 +5,7 @@ Exit codes: 0 all cells done; 1 a cell failed; 2 bad input (nothing was computed
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -14,7 +15,8 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from ssvae.config.compose import CONF, group_names, quote_choices, resolve
-from ssvae.config.problem import InputError
+from ssvae.config.problem import InputError, Problem
+from ssvae.core.paths import keep_caches_inside
 
 
 def report_problems(error: InputError) -> None:
@@ -30,6 +32,8 @@ def main(argv: Sequence[str]) -> int:
     """Run the command line ``argv`` (without the program's name); returns the exit code."""
     groups = group_names(CONF)
     argv = quote_choices(argv, groups)
+    if "RANK" in os.environ or "ACCELERATE_MIXED_PRECISION" in os.environ:
+        return _refuse("run.py makes the ranks of each cell itself; start it as plain `python run.py ...`")
     args, unknown = get_args_parser().parse_known_args(argv)
     if not (args.help or args.hydra_help or args.info or args.cfg or args.shell_completion or unknown):
         try:
@@ -37,9 +41,16 @@ def main(argv: Sequence[str]) -> int:
         except InputError as error:
             report_problems(error)
             return 2
+    keep_caches_inside()
     sys.argv = [sys.argv[0], *argv]
     hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(_task)()
     return 0
+
+
+def _refuse(reason: str) -> int:
+    problem = Problem("launcher", "accelerate launch or torchrun", reason)
+    report_problems(InputError([(problem, [""])], 1))
+    return 2
 
 
 def _hydra_first(overrides: Sequence[str]) -> tuple[str, ...]:

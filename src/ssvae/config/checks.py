@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -112,7 +111,9 @@ def _reg(stage: str, reg: RegConfig, grid: Grid) -> Iterator[Problem]:
         return
     key = f"{stage}.reg.terms.lmr"
     if len(lmr.ratios) != len(lmr.probabilities) or not lmr.ratios:
-        yield Problem(f"{key}.probabilities", str(list(lmr.probabilities)), f"needs {len(lmr.ratios)} entries, as ratios")
+        yield Problem(
+            f"{key}.probabilities", str(list(lmr.probabilities)), f"needs {len(lmr.ratios)} entries, as ratios"
+        )
     elif abs(sum(lmr.probabilities) - 1.0) > 1e-6 or min(lmr.probabilities) < 0:
         yield Problem(f"{key}.probabilities", str(list(lmr.probabilities)), "must be shares that sum to 1")
     for ratio in lmr.ratios:
@@ -166,7 +167,7 @@ def _folders(key: str, path: str) -> Iterator[Problem]:
             continue  # brace expansion: judged when the index is made
         elif not Path(part).exists():
             yield Problem(key, part, "no such folder; give one with NNNNNN.tar beside NNNNNN.meta.jsonl")
-        elif Path(part).is_dir() and not glob.glob(str(Path(part) / "*.tar")):
+        elif Path(part).is_dir() and not any(Path(part).glob("*.tar")):
             yield Problem(key, part, "the folder holds no .tar; give one with NNNNNN.tar beside NNNNNN.meta.jsonl")
 
 
@@ -216,5 +217,7 @@ def _runtime(cfg: Config) -> Iterator[Problem]:
     yield from _positive("runtime.log_every", cfg.runtime.log_every)
     if cfg.seed < 0:
         yield Problem("seed", str(cfg.seed), "must not be negative")
-    if cfg.sweep.name is not None and (not cfg.sweep.name or set(cfg.sweep.name) & set("/\\ \t\n") or cfg.sweep.name[0] == "."):
+    if cfg.sweep.name is not None and (
+        not cfg.sweep.name or set(cfg.sweep.name) & set("/\\ \t\n") or cfg.sweep.name[0] == "."
+    ):
         yield Problem("sweep.name", repr(cfg.sweep.name), "must be a plain folder name")

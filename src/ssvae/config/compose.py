@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import difflib
 import itertools
-import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, is_dataclass
@@ -27,11 +26,11 @@ from omegaconf.errors import OmegaConfBaseException
 from ssvae.config.checks import check
 from ssvae.config.problem import InputError, Problem
 from ssvae.config.tree import Config, register
+from ssvae.core.paths import PROJECT
 
 # OmegaConf answers an override below a null node with an AssertionError.
 COMPOSE_ERRORS = (HydraException, OmegaConfBaseException, AssertionError)
 
-PROJECT = Path(__file__).resolve().parents[3]
 CONF = PROJECT / "conf"
 _NUMBER = re.compile(r"(?<![\w.'\"-])(\d+)(?![\w.'\"])")
 
@@ -82,11 +81,6 @@ def expand(overrides: Sequence[str]) -> list[tuple[list[str], list[str]]]:
     ]
 
 
-def project_root() -> Path:
-    """Where ``runs/`` and ``results/`` are written: $SSVAE_ROOT, else the project's folder."""
-    return Path(os.environ.get("SSVAE_ROOT") or PROJECT).absolute()
-
-
 @lru_cache(maxsize=4)
 def resolve(overrides: tuple[str, ...]) -> tuple[Cell, ...]:
     """Expand, compose and check every cell of a command line.
@@ -94,6 +88,10 @@ def resolve(overrides: tuple[str, ...]) -> tuple[Cell, ...]:
     Raises :class:`InputError` with all problems of all cells. Nothing is computed or written.
     """
     register()
+    launchers = [text for text in overrides if text.startswith("hydra/launcher=") and not text.endswith("=basic")]
+    if launchers:
+        problem = Problem("hydra/launcher", launchers[0].partition("=")[2], "cells run in this process: launch=local")
+        raise InputError([(problem, [""])], 1)
     groups = group_names(CONF)
     quoted = quote_choices(overrides, groups)
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):

@@ -10,7 +10,9 @@ from ssvae.models.vae import VideoVAE
 from ssvae.models.weights import load_vae_folder
 
 
-def load_vae(name_or_path: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> VideoVAE:
+def load_vae(
+    name_or_path: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+) -> VideoVAE:
     """A VAE in eval mode.
 
     name_or_path: a folder with ``config.json`` and ``model.safetensors`` (``runs/stages/pretrain-<id>/vae``), or the

@@ -14,6 +14,7 @@ from ssvae.config.data import DataConfig
 from ssvae.config.tree import Config
 from ssvae.core.files import exclusive, read_json, write_json, write_text
 from ssvae.core.identity import provenance
+from ssvae.core.paths import PROJECT
 from ssvae.core.progress import Progress
 from ssvae.stages import latents, measure, pretrain, probe
 from ssvae.stages.plan import StagePlan
@@ -56,6 +57,7 @@ def execute(job: Job, *, wait: bool) -> Outcome:
         finally:
             write_json(plan.folder / "spent.json", {"seconds": before + time.monotonic() - begun})
         drop_checkpoint(plan.folder)
+        (plan.folder / "error.txt").unlink(missing_ok=True)
         write_json(plan.folder / "done.json", {"seconds": _spent(plan.folder), "id": plan.id})
     return outcome
 
@@ -76,7 +78,7 @@ def _open(job: Job) -> None:
             "attempts": attempts,
             "seed": job.cfg.seed,
             "parents": dict(plan.parents),
-            **provenance(job.root),
+            **provenance(PROJECT),
         },
     )
 

@@ -71,7 +71,10 @@ def run(
 
 
 def _write(folder: Path, values: list[MetricValue], report: LatentReport) -> None:
-    labels = {"dct_spectrum": ("zigzag index", "share of energy"), "explained_variance": ("modes k", "cumulative share")}
+    labels = {
+        "dct_spectrum": ("zigzag index", "share of energy"),
+        "explained_variance": ("modes k", "cumulative share"),
+    }
     curves = {}
     for name, (x, y) in report.curves.items():
         x_label, y_label = labels.get(name, ("index", name))

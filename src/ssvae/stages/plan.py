@@ -73,7 +73,11 @@ def plan_cell(cfg: Config, root: Path, fingerprints: Fingerprints) -> dict[str, 
         ids = {parent: plans[parent].id for parent in parents if parent in plans}
         science = {**science, "versions": VERSIONS[name], "parents": ids, "stage": name}
         identity = fingerprint(science)
-        folder = root / "runs" / "latents" / identity if name == "latents" else root / "runs" / "stages" / f"{name}-{identity}"
+        folder = (
+            root / "runs" / "latents" / identity
+            if name == "latents"
+            else root / "runs" / "stages" / f"{name}-{identity}"
+        )
         plans[name] = StagePlan(name, identity, folder, ids, science)
 
     if stages.base is not None:
@@ -89,7 +93,11 @@ def plan_cell(cfg: Config, root: Path, fingerprints: Fingerprints) -> dict[str, 
         probe = stages.probe
         clips = {"resolution": _clip(probe.resolution), "data": data_science(probe.data, fingerprints)}
         add("latents", {**clips, "latents": plain(probe.latents), "weights": weights}, ("pretrain",))
-        add("probe", {**clips, "probe": plain(probe.probe), "weights": weights, "seed": cfg.seed}, ("pretrain", "latents"))
+        add(
+            "probe",
+            {**clips, "probe": plain(probe.probe), "weights": weights, "seed": cfg.seed},
+            ("pretrain", "latents"),
+        )
     return plans
 
 

@@ -73,9 +73,7 @@ def run(
     latents = cache.normalized(slice(None))
     grid = (latents.shape[2], latents.shape[3], latents.shape[4])
     seed_everything(seed, "init/dit")
-    dit = build_dit(
-        probe, channels=latents.shape[1], grid=grid, condition=conditions.kind, classes=conditions.classes
-    )
+    dit = build_dit(probe, channels=latents.shape[1], grid=grid, condition=conditions.kind, classes=conditions.classes)
     accelerator = build_accelerator(probe.train.precision)
     ema = train_dit(
         dit=dit,
@@ -182,7 +180,9 @@ def _scores(
                     if row < samples:
                         write_video(folder / "samples" / f"generated_{row}.mp4", video, stage.resolution.fps)
             made[name].append(standard_clip(videos))
-        made["_reconstruction"].append(standard_clip(vae.decode(heldout.raw(slice(rows.start, rows.stop))).clamp(-1, 1)))
+        made["_reconstruction"].append(
+            standard_clip(vae.decode(heldout.raw(slice(rows.start, rows.stop))).clamp(-1, 1))
+        )
         progress.advance(rows.stop)
     calibrated = stage.data.kind is DataKind.synthetic
     reference = extract_features(network, real)

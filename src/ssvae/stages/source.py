@@ -81,7 +81,9 @@ class Source:
 
         return counted
 
-    def windows(self, keys: Sequence[str], resolution: ResolutionConfig, count: int, batch: int) -> Iterator[WindowBatch]:
+    def windows(
+        self, keys: Sequence[str], resolution: ResolutionConfig, count: int, batch: int
+    ) -> Iterator[WindowBatch]:
         """Up to ``count`` fixed windows of the clips ``keys``, in batches of ``batch``."""
         clips = evaluation_clips(
             self.index,

@@ -85,7 +85,9 @@ def print_plan(
     console.print(table)
     counts = [decision for row in decisions for decision in row.values()]
     summary = ", ".join(f"{counts.count(word)} {word}" for word in ("compute", "resume", "reuse", "share"))
-    console.print(f"stages: {summary} (share: computed by a cell above); run folders in {root / 'runs'}", soft_wrap=True)
+    console.print(
+        f"stages: {summary} (share: computed by a cell above); run folders in {root / 'runs'}", soft_wrap=True
+    )
 
 
 def print_problems(problems: Sequence[str]) -> None:

@@ -11,8 +11,11 @@ from typing import Any
 
 from rich.logging import RichHandler
 
-from ssvae.config.compose import Cell, project_root
+from ssvae.config.compose import Cell
 from ssvae.config.data import DataConfig
+from ssvae.core.files import read_json
+from ssvae.core.identity import git_state
+from ssvae.core.paths import PROJECT, project_root
 from ssvae.stages.plan import COMPUTED, cell_id, plan_cell
 from ssvae.stages.source import Source, open_source
 from ssvae.sweep import publish
@@ -43,7 +46,9 @@ class Sources:
 def run_grid(cells: Sequence[Cell], overrides: Sequence[str]) -> int:
     """Run every cell; returns the exit code: 0 all done, 1 a cell failed, 2 bad input, 130 interrupted."""
     console = make_console()
-    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[RichHandler(console=console, show_path=False)])
+    logging.basicConfig(
+        level=logging.INFO, format="%(message)s", handlers=[RichHandler(console=console, show_path=False)]
+    )
     logging.getLogger("alembic").setLevel(logging.WARNING)
     root = project_root()
     # A SIGTERM (a scheduler's polite kill) must end like Ctrl-C: cells marked as killed, locks released.
@@ -62,6 +67,7 @@ def run_grid(cells: Sequence[Cell], overrides: Sequence[str]) -> int:
         name = sweep_name(planned)
         decisions = decide([one.plans for one in planned], [COMPUTED[one.cell.cfg.stage] for one in planned])
         print_plan(console, name, planned, decisions, root)
+        _warn_of_other_commits(planned, root)
         command = " ".join(["python run.py", *(["-m"] if len(cells) > 1 else []), *overrides]).replace("'", "")
         records = [CellRecord.open(root, name, one.cell, one.cell_id, one.plans) for one in planned]
         tracking = Tracking.open(root, name, planned[0].cell.cfg.track, command, planned, records)
@@ -84,7 +90,9 @@ def run_grid(cells: Sequence[Cell], overrides: Sequence[str]) -> int:
     tracking.finish("FAILED" if failed else "FINISHED")
     for line in tracking.problems():
         console.print(f"[yellow]{line}[/]")
-    console.print(f"results: {folder}\nrun folders: {root / 'runs'}\nMLflow: make dashboard", highlight=False, soft_wrap=True)
+    console.print(
+        f"results: {folder}\nrun folders: {root / 'runs'}\nMLflow: make dashboard", highlight=False, soft_wrap=True
+    )
     for record in failed:
         console.print(f"[red]failed:[/] {record.label}: {record.reason}", soft_wrap=True)
     return 1 if failed else 0
@@ -115,6 +123,17 @@ def _missing(planned: Sequence[PlannedCell]) -> list[str]:
             )
             break
     return problems
+
+
+def _warn_of_other_commits(planned: Sequence[PlannedCell], root: Path) -> None:
+    """The commit is provenance, not identity: a difference is said, and changes nothing."""
+    here = git_state(PROJECT)["commit"]
+    finished = {plan.id: plan for one in planned for plan in one.plans.values() if plan.finished}
+    others = [plan for plan in finished.values() if read_json(plan.folder / "run.json")["commit"] != here]
+    if others:
+        logger.info(
+            "%d of %d reused stages were made at another commit (see their run.json)", len(others), len(finished)
+        )
 
 
 def _interrupt(number: int, frame: FrameType | None) -> Any:

@@ -34,7 +34,9 @@ class SweepRecord:
         path = root / "runs" / "sweeps" / sweep / "sweep.json"
         if not path.exists():
             known = sorted(entry.name for entry in (root / "runs" / "sweeps").glob("*") if entry.is_dir())
-            raise ValueError(f"no sweep {sweep!r} under {root / 'runs' / 'sweeps'}; there are: {', '.join(known) or 'none'}")
+            raise ValueError(
+                f"no sweep {sweep!r} under {root / 'runs' / 'sweeps'}; there are: {', '.join(known) or 'none'}"
+            )
         return cls(**read_json(path))
 
 
@@ -43,7 +45,7 @@ def report(root: Path, sweep: str, console: Console) -> Path:
     record = SweepRecord.load(root, sweep)
     rows = collect(root, sweep)
     folder = root / "results" / sweep
-    write_report(rows, folder, TableNotes(sweep, record.command, footnotes=tuple([*record.notes, *_times(root, sweep)])))
+    write_report(rows, folder, TableNotes(sweep, record.command, footnotes=(*record.notes, *_times(root, sweep))))
     console.print(terminal_table(rows, sweep))
     return folder
 
@@ -82,7 +84,9 @@ def experiment_notes(records: Sequence[CellRecord], configs: Sequence[Path]) -> 
         cfg = yaml.safe_load(path.read_text(encoding="utf-8"))
         candidates = [cfg["strength"]["note"]]
         if cfg["objective"]["lpips"]["vgg"] is None:
-            candidates.append("LPIPS is off: objective.lpips.vgg names no VGG16 weight file; reconstruction is trained on L1 alone")
+            candidates.append(
+                "LPIPS is off: objective.lpips.vgg names no VGG16 weight file; reconstruction is trained on L1 alone"
+            )
         if cfg["data"]["kind"] != "synthetic":
             candidates.append("probe_fd and probe_reward are not calibrated on these clips")
         notes += [note for note in candidates if note and note not in notes]

@@ -1,4 +1,4 @@
-"""The scheduler's one door to the tracker: cells open, stages are watched, statuses are truthful; failures are counted."""
+"""The scheduler's one door to the tracker: cells open, stages are watched, statuses are truthful."""
 
 from __future__ import annotations
 
@@ -10,25 +10,12 @@ from typing import Literal
 from ssvae.config.run import TrackConfig
 from ssvae.sweep.planned import PlannedCell
 from ssvae.sweep.record import CellRecord, flat_config
-from ssvae.track.base import CellRun, NullTracker, Problems, RunStatus, SweepRun, Tracker, TrackerError
-from ssvae.track.guard import GuardedTracker
+from ssvae.track.base import CellRun, Problems, RunStatus, SweepRun
+from ssvae.track.guard import open_tracker
 from ssvae.track.mirror import Mirror
-from ssvae.track.mlflow import MlflowTracker, sqlite_uri
 
 logger = logging.getLogger(__name__)
 _STATUS: Mapping[str, RunStatus] = {"finished": "FINISHED", "failed": "FAILED", "killed": "KILLED"}
-
-
-def open_tracker(root: Path, config: TrackConfig, problems: Problems) -> Tracker:
-    """MLflow on sqlite under ``root/runs``, or nothing; a tracker that cannot be opened is a problem, not an error."""
-    if not config.enabled:
-        return NullTracker()
-    try:
-        tracker = MlflowTracker(sqlite_uri(root / "runs" / "mlflow.db"), root / "runs" / "mlartifacts", config.experiment)
-    except TrackerError as error:
-        problems.note(error)
-        return NullTracker()
-    return GuardedTracker(tracker, problems)
 
 
 class Tracking:
@@ -61,8 +48,8 @@ class Tracking:
         records: Sequence[CellRecord],
     ) -> Tracking:
         """Open the sweep's run and close what dead processes left open."""
-        problems = Problems()
-        tracker = open_tracker(root, config, problems)
+        tracker = open_tracker(root, config.experiment, enabled=config.enabled)
+        problems = tracker.problems
         reaped = tracker.reap()
         if reaped:
             logger.info("%d MLflow runs of dead processes were set to KILLED", reaped)

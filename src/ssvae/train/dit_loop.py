@@ -89,7 +89,12 @@ def train_dit(
         # -------- end of the update
 
         if cadence.logs(step, settings.steps):
-            values = {"loss": float(loss.detach()), "grad_norm": float(norm), "lr": rate, "skipped": float(guard.skipped)}
+            values = {
+                "loss": float(loss.detach()),
+                "grad_norm": float(norm),
+                "lr": rate,
+                "skipped": float(guard.skipped),
+            }
             log.write(step, values)
             progress.advance(step, f"loss {values['loss']:.4f}")
         else:

@@ -1,10 +1,11 @@
-"""Probe distance and reward on held-out synthetic clips: they move the way they must, and count what they cannot read."""
+"""Probe distance and reward on held-out synthetic clips: they move as they must, and count what they cannot read."""
 
 from __future__ import annotations
 
 import logging
 import math
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -78,8 +79,7 @@ def test_distance_rises_strictly_with_each_degradation(
         }[kind]()
         found = probe_fd(reference, extract_features(network[0], spoilt), card=network[1], calibrated=True)
         values.append(found.value)
-    logging.getLogger(__name__).warning("%s %s", kind, [round(value, 2) for value in values])
-    assert all(after > before for before, after in zip(values[:-1], values[1:], strict=True)), values
+    assert all(after > before for before, after in pairwise(values)), values
     assert values[-1] > 1.5 * values[0], values
 
 
@@ -148,12 +148,10 @@ def test_reward_falls_when_clips_get_worse(
     clips: tuple[torch.Tensor, list[str]], judge: tuple[ProbeJudge, NetworkCard]
 ) -> None:
     videos, captions = clips
-    means = [
-        float(
-            probe_reward(blur(videos, torch.full((CLIPS,), s)), captions, judge=judge[0], card=judge[1]).scores.mean()
-        )
-        for s in (0.0, 2.5, 6.0)
-    ]
+    means = []
+    for sigma in (0.0, 2.5, 6.0):
+        spoilt = blur(videos, torch.full((CLIPS,), sigma))
+        means.append(float(probe_reward(spoilt, captions, judge=judge[0], card=judge[1]).scores.mean()))
     assert means[0] > means[1] > means[2], means
 
 
