@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Iterable
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 CPUINFO = Path("/proc/cpuinfo")
+PACKAGES = (
+    "ssvae", "torch", "numpy", "scipy", "av", "accelerate", "safetensors", "hydra-core", "mlflow", "optuna", "webdataset",
+)  # fmt: skip
 _NAME_KEYS = ("model name", "hardware", "cpu model", "model")
 
 
@@ -51,3 +55,14 @@ def hardware() -> dict[str, Any]:
 def load_average() -> float | None:
     """Runnable processes over the last minute, a hint at how noisy the machine is; None where there is no such number."""
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+
+
+def versions() -> dict[str, str | None]:
+    """Versions of the packages that make numbers or times; None for one that is not installed."""
+    found: dict[str, str | None] = {}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = None
+    return found

@@ -25,7 +25,7 @@ from ssvae.metrics.degradations import DEGRADATIONS, add_noise, blur, freeze_fra
 from ssvae.models.features import FRAMES, SIDE
 
 RENDERED_FRAMES, RENDERED_SIDE, FPS = 24, 64, 8.0
-MOST_BLUR, MOST_NOISE = 2.0, 0.5
+MOST_BLUR, MOST_NOISE = 2.5, 0.5
 """Level 1 of blur (pixels of a 32 x 32 frame) and of noise (standard deviation, of a range of 2)."""
 _MIRROR = {"left": "right", "right": "left", "pan left": "pan right", "pan right": "pan left"}
 _REVERSE = {**_MIRROR, "up": "down", "down": "up", "zoom in": "zoom out", "zoom out": "zoom in"}
@@ -100,17 +100,18 @@ def _swap_tables(swap: Mapping[str, str]) -> dict[str, Tensor]:
 def degrade(video: Tensor, generator: torch.Generator, *, clean_share: float) -> tuple[Tensor, Tensor]:
     """Spoil each clip in one way by a random level, or (with ``clean_share``) not at all.
 
-    Returns the clips and the levels (B, kinds) in [0,1], in the order of DEGRADATIONS.
+    Returns the clips and the levels (B, kinds) in [0,1], in the order of DEGRADATIONS. Blur and noise grow with the
+    square of their level, so that small amounts are seen often and told apart; one in eight clips is spoilt fully.
     """
     size, frames = video.shape[0], video.shape[2]
     kind = torch.randint(len(DEGRADATIONS), (size,), generator=generator)
     spoilt = torch.rand(size, generator=generator) >= clean_share
-    levels = torch.rand(size, generator=generator)[:, None] * torch.nn.functional.one_hot(kind, len(DEGRADATIONS))
-    levels = levels * spoilt[:, None]
+    level = (torch.rand(size, generator=generator) * 8 / 7).clamp_max(1.0) * spoilt
+    levels = level[:, None] * torch.nn.functional.one_hot(kind, len(DEGRADATIONS))
     shuffled = (levels[:, 2] * frames).round().long()
     frozen = (levels[:, 3] * (frames - 1)).round().long()
     shuffled[shuffled == 1] = 0
     levels[:, 2], levels[:, 3] = shuffled / frames, frozen / (frames - 1)
     video = freeze_frames(shuffle_frames(video, shuffled, generator), frozen)
-    video = blur(video, levels[:, 0] * MOST_BLUR)
-    return add_noise(video, levels[:, 1] * MOST_NOISE, generator), levels
+    video = blur(video, levels[:, 0].square() * MOST_BLUR)
+    return add_noise(video, levels[:, 1].square() * MOST_NOISE, generator), levels

@@ -43,7 +43,12 @@ def main(argv: Sequence[str]) -> int:
             return 2
     keep_caches_inside()
     sys.argv = [sys.argv[0], *argv]
-    hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(_task)()
+    try:
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(_task)()
+    except SystemExit as end:  # how the sweeper hands its exit code through Hydra
+        return end.code if isinstance(end.code, int) else 1
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 

@@ -30,7 +30,7 @@ from ssvae.models.features import CELLS, ClipTrunk, ProbeFeatures, ProbeJudge
 
 log = logging.getLogger(__name__)
 
-FEATURES: dict[str, Any] = {"widths": [24, 32, 48, 64, 96], "dim": 48}
+FEATURES: dict[str, Any] = {"widths": [24, 32, 48, 64, 96], "hidden": 128, "dim": 48}
 JUDGE: dict[str, Any] = {"widths": [20, 32, 40, 64, 80], "hidden": 96}
 TIME_ATTRIBUTES = ("motion", "camera")
 WEIGHTS = {"shape": 2.0}
@@ -69,7 +69,7 @@ def attribute_loss(logits: dict[str, Tensor], labels: dict[str, Tensor], levels:
 def features_loss(network: ProbeFeatures, video: Tensor, labels: dict[str, Tensor], levels: Tensor) -> Tensor:
     """Attributes plus squared error of the degradation levels, weighted to a similar size."""
     logits, read = network.predict(video)
-    return attribute_loss(logits, labels, levels) + 8.0 * functional.mse_loss(read, levels)
+    return attribute_loss(logits, labels, levels) + 20.0 * functional.mse_loss(read, levels)
 
 
 def judge_loss(network: ProbeJudge, video: Tensor, labels: dict[str, Tensor], levels: Tensor) -> Tensor:

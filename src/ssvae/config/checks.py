@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 
 from ssvae.config.data import DataConfig, DataKind
+from ssvae.config.objective import ObjectiveConfig
 from ssvae.config.probe import ProbeConfig
 from ssvae.config.problem import Problem
+from ssvae.config.ranges import out_of_range
 from ssvae.config.reg import Policy, RegConfig
 from ssvae.config.resolution import ResolutionConfig
 from ssvae.config.score import MeasureConfig
 from ssvae.config.train import TrainConfig
-from ssvae.config.tree import Config, VaeStageConfig
+from ssvae.config.tree import Config
 from ssvae.config.vae import VaeConfig
 from ssvae.core.shapes import latent_grid
 
@@ -21,47 +24,67 @@ Grid = tuple[int, int, int]
 
 def check(cfg: Config) -> list[Problem]:
     """All problems of one resolved cell, each with key, value and remedy."""
-    found = [*_vae("vae", cfg.vae), *_runtime(cfg)]
-    stages: list[tuple[str, VaeStageConfig | None]] = [("base", cfg.stages.base), ("pretrain", cfg.stages.pretrain)]
-    for name, stage in stages:
-        if stage is None:
+    found = [*_ranges(cfg), *_vae(cfg.vae), *_run(cfg)]
+    for stage in fields(cfg.stages):
+        groups = getattr(cfg.stages, stage.name)
+        if groups is None:
             continue
-        grid = _grid(cfg.vae, stage.resolution)
-        key = f"stages.{name}"
-        if isinstance(grid, Problem):
-            found.append(grid)
-        else:
-            found += _reg(key, stage.reg, grid)
-        found += [*_train(f"{key}.train", stage.train), *_data(stage.data), *_objective(stage)]
-    grid = _grid(cfg.vae, cfg.stages.measure.resolution)
-    if not isinstance(grid, Problem):
-        found += _score(cfg.stages.measure.score, grid)
-        found += _probe(cfg.stages.probe.probe, grid)
-    found += _weights(cfg)
+        key = {group.name: place(cfg, stage.name, group.name) for group in fields(groups)}
+        clip, data = groups.resolution, groups.data
+        grid = _grid(key["resolution"], cfg.vae, clip)
+        found += [*_data(key["data"], data), *_length(key["data"], data, clip)]
+        found += [grid] if isinstance(grid, Problem) else []
+        shape = None if isinstance(grid, Problem) else grid
+        if "train" in key:
+            found += [*_train(key["train"], groups.train), *_objective(key["objective"], groups.objective)]
+            found += _reg(key["reg"], groups.reg, shape)
+        if "score" in key:
+            found += _score(key["score"], groups.score, clip, shape)
+        if "probe" in key:
+            found += _probe(key["probe"], groups.probe, shape)
+    if cfg.stages.measure.score.weights.value == "ema" and cfg.stages.pretrain.train.ema_decay is None:
+        found.append(Problem("score.weights", "ema", "needs an EMA: set train.ema_decay, or score.weights=raw"))
     return list(dict.fromkeys(found))
 
 
-def _positive(key: str, value: float, least: float = 1) -> Iterator[Problem]:
-    if value < least:
-        yield Problem(key, str(value), f"must be at least {least}")
+def place(cfg: Config, stage: str, group: str) -> str:
+    """The key under which a user changes a stage's group: the shared group's where the stage points to that."""
+    own, shared = getattr(getattr(cfg.stages, stage), group), getattr(cfg, group)
+    # As text: NaN differs from itself.
+    return group if repr(own) == repr(shared) else f"stages.{stage}.{group}"
 
 
-def _share(key: str, value: float) -> Iterator[Problem]:
-    if not 0.0 <= value <= 1.0:
-        yield Problem(key, str(value), "must lie in [0, 1]")
+def _ranges(cfg: Config) -> Iterator[Problem]:
+    """Ranges of all numbers; what a stage only points to is named once, under the shared group."""
+    shared = {group.name for group in fields(cfg)}
+    for problem in out_of_range("", cfg):
+        _, _, inner = problem.key.removeprefix("stages.").partition(".")
+        stage = problem.key.split(".")[1] if problem.key.startswith("stages.") else ""
+        group = inner.partition(".")[0]
+        if not stage or group not in shared or place(cfg, stage, group) != group:
+            yield problem
 
 
-def _vae(key: str, vae: VaeConfig) -> Iterator[Problem]:
-    for name in ("channels", "base_channels", "encoder_blocks", "decoder_blocks"):
-        yield from _positive(f"{key}.{name}", getattr(vae, name))
+def _share(key: str, value: float, upper: float = 1.0) -> Iterator[Problem]:
+    if not 0.0 <= value <= upper:
+        yield Problem(key, str(value), f"must lie in [0, {upper:g}]")
+
+
+def _vae(vae: VaeConfig) -> Iterator[Problem]:
     if len(vae.temporal_levels) != len(vae.multipliers) - 1:
         yield Problem(
-            f"{key}.temporal_levels",
+            "vae.temporal_levels",
             str(list(vae.temporal_levels)),
             f"needs one entry a down-sampling: {len(vae.multipliers) - 1} for multipliers {list(vae.multipliers)}",
         )
-    for multiplier in vae.multipliers:
-        yield from _positive(f"{key}.multipliers", multiplier)
+        return
+    # The shortcuts around a change of size group or repeat whole channels.
+    steps = zip(vae.multipliers, vae.multipliers[1:], vae.temporal_levels, strict=False)
+    for fine, coarse, temporal in steps:
+        cell = 8 if temporal else 4
+        if min(fine, coarse) > 0 and fine % coarse and (coarse % fine or cell % (coarse // fine)):
+            remedy = f"after {fine}: as many, a multiple by a divisor of {cell}, or a whole fraction, not {coarse}"
+            yield Problem("vae.multipliers", str(list(vae.multipliers)), remedy)
 
 
 def ratios(vae: VaeConfig) -> tuple[int, int]:
@@ -69,155 +92,140 @@ def ratios(vae: VaeConfig) -> tuple[int, int]:
     return 2 ** sum(vae.temporal_levels), 2 ** (len(vae.multipliers) - 1)
 
 
-def _grid(vae: VaeConfig, resolution: ResolutionConfig) -> Grid | Problem:
+def _grid(key: str, vae: VaeConfig, clip: ResolutionConfig) -> Grid | Problem:
     temporal, spatial = ratios(vae)
-    if resolution.fps <= 0:
-        return Problem("resolution.fps", str(resolution.fps), "must be above 0")
     try:
-        return latent_grid(resolution.frames, resolution.height, resolution.width, temporal, spatial)
+        return latent_grid(clip.frames, clip.height, clip.width, temporal, spatial)
     except ValueError as error:
-        value = f"{resolution.frames} frames, {resolution.height}x{resolution.width}"
-        return Problem(f"resolution={resolution.name} with vae={vae.name}", value, str(error))
+        where = f"{key}={clip.name} with vae={vae.name}"
+        return Problem(where, f"{clip.frames} frames, {clip.height}x{clip.width}", str(error))
 
 
-def _window(key: str, window: list[int], grid: Grid) -> Iterator[Problem]:
-    if len(window) != 3 or min(window, default=0) < 1:
-        yield Problem(key, str(list(window)), "must be three positive numbers (t,h,w)")
+def _triple(key: str, values: list[int]) -> Iterator[Problem]:
+    if len(values) != 3 or min(values) < 1:
+        yield Problem(key, str(list(values)), "must be three positive numbers (t,h,w)")
+
+
+def _window(key: str, window: list[int], grid: Grid | None) -> Iterator[Problem]:
+    wrong = list(_triple(key, window))
+    if wrong or grid is None:
+        yield from wrong
         return
     frames, height, width = grid
     # The first latent frame stands alone, so time is divided without it.
-    for axis, size, side in (("later latent frames", frames - 1, window[0]), ("latent height", height, window[1])):
+    axes = (("later latent frames", frames - 1), ("latent height", height), ("latent width", width))
+    for (axis, size), side in zip(axes, window, strict=True):
         if size % side:
             yield Problem(key, str(list(window)), f"{axis} {size} is not divisible by {side}: choose a divisor")
-    if width % window[2]:
-        yield Problem(key, str(list(window)), f"latent width {width} is not divisible by {window[2]}: choose a divisor")
 
 
-def _reg(stage: str, reg: RegConfig, grid: Grid) -> Iterator[Problem]:
-    for name in ("kl", "lcr"):
-        term = getattr(reg.terms, name)
-        if term is None:
-            continue
-        if term.weight.value < 0:
-            yield Problem(f"{stage}.reg.terms.{name}.weight.value", str(term.weight.value), "must not be negative")
+def _reg(key: str, reg: RegConfig, grid: Grid | None) -> Iterator[Problem]:
     if reg.terms.kl is not None and reg.terms.kl.weight.policy is not Policy.fixed:
-        yield Problem(f"{stage}.reg.terms.kl.weight.policy", "grad_ratio", "KL takes a fixed weight")
+        yield Problem(f"{key}.terms.kl.weight.policy", "grad_ratio", "KL takes a fixed weight")
     if reg.terms.lcr is not None:
-        yield from _window(f"{stage}.reg.terms.lcr.window", reg.terms.lcr.window, grid)
+        yield from _window(f"{key}.terms.lcr.window", reg.terms.lcr.window, grid)
         if not -1.0 <= reg.terms.lcr.threshold <= 1.0:
-            yield Problem(f"{stage}.reg.terms.lcr.threshold", str(reg.terms.lcr.threshold), "a correlation: [-1, 1]")
+            yield Problem(f"{key}.terms.lcr.threshold", str(reg.terms.lcr.threshold), "a correlation: [-1, 1]")
     lmr = reg.terms.lmr
     if lmr is None:
         return
-    key = f"{stage}.reg.terms.lmr"
+    key = f"{key}.terms.lmr"
     if len(lmr.ratios) != len(lmr.probabilities) or not lmr.ratios:
         yield Problem(
             f"{key}.probabilities", str(list(lmr.probabilities)), f"needs {len(lmr.ratios)} entries, as ratios"
         )
     elif abs(sum(lmr.probabilities) - 1.0) > 1e-6 or min(lmr.probabilities) < 0:
         yield Problem(f"{key}.probabilities", str(list(lmr.probabilities)), "must be shares that sum to 1")
-    for ratio in lmr.ratios:
-        yield from _share(f"{key}.ratios", ratio)
-    if len(lmr.block) != 3 or min(lmr.block, default=0) < 1:
-        yield Problem(f"{key}.block", str(list(lmr.block)), "must be three positive numbers (t,h,w)")
-    elif any(side > size for side, size in zip(lmr.block, grid, strict=True)):
+    if any(not 0 <= ratio < 1 for ratio in lmr.ratios):
+        yield Problem(f"{key}.ratios", str(list(lmr.ratios)), "must lie in [0, 1): 1 hides the whole latent")
+    wrong = list(_triple(f"{key}.block", lmr.block))
+    yield from wrong
+    if not wrong and grid is not None and any(side > size for side, size in zip(lmr.block, grid, strict=True)):
         yield Problem(f"{key}.block", str(list(lmr.block)), f"is larger than the latent grid {grid}")
 
 
 def _train(key: str, train: TrainConfig) -> Iterator[Problem]:
-    yield from _positive(f"{key}.steps", train.steps)
-    yield from _positive(f"{key}.batch", train.batch)
-    if train.lr <= 0:
-        yield Problem(f"{key}.lr", str(train.lr), "must be above 0")
     if len(train.betas) != 2 or not all(0 <= beta < 1 for beta in train.betas):
         yield Problem(f"{key}.betas", str(list(train.betas)), "must be two numbers in [0, 1)")
     if train.ema_decay is not None and not 0 < train.ema_decay < 1:
         yield Problem(f"{key}.ema_decay", str(train.ema_decay), "must lie in (0, 1), or null for no EMA")
-    if train.grad_clip is not None and train.grad_clip <= 0:
-        yield Problem(f"{key}.grad_clip", str(train.grad_clip), "must be above 0, or null for no clipping")
-    yield from _positive(f"{key}.warmup", train.warmup, 0)
 
 
-def _data(data: DataConfig) -> Iterator[Problem]:
-    for name in ("heldout_share", "reject_share"):
-        yield from _share(f"data.{name}", getattr(data, name))
+def _data(key: str, data: DataConfig) -> Iterator[Problem]:
+    yield from _share(f"{key}.reject_share", data.reject_share)
+    if not 0 < data.heldout_share < 1:
+        yield Problem(
+            f"{key}.heldout_share", str(data.heldout_share), "must lie in (0, 1): metrics need held-out clips"
+        )
     if data.kind is DataKind.synthetic:
         if data.synthetic is None:
-            yield Problem("data.synthetic", "null", "data=synthetic needs it: see conf/data/synthetic.yaml")
-        else:
-            yield from _positive("data.synthetic.clips", data.synthetic.clips, 8)
+            yield Problem(f"{key}.synthetic", "null", "data=synthetic needs it: see conf/data/synthetic.yaml")
+        elif data.synthetic.size % 2:
+            yield Problem(f"{key}.synthetic.size", str(data.synthetic.size), "must be even, for H.264")
     elif data.path is None:
-        yield Problem("data.path", "null", "data=webdataset needs the folder of your tars: data.path=FOLDER")
+        yield Problem(f"{key}.path", "null", "data=webdataset needs the folder of your tars: data.path=FOLDER")
     else:
-        yield from _folders("data.path", data.path)
+        yield from _folders(f"{key}.path", data.path)
     if data.image_path is not None:
-        yield from _folders("data.image_path", data.image_path)
-        yield from _positive("data.image_batch", data.image_batch)
-        if data.image_weight < 0 or data.video_weight < 0 or data.image_weight + data.video_weight <= 0:
-            weights = f"{data.image_weight}:{data.video_weight}"
-            yield Problem("data.image_weight", weights, "weights must not be negative and not both 0")
+        yield from _folders(f"{key}.image_path", data.image_path)
+    if data.image_weight + data.video_weight <= 0:
+        yield Problem(f"{key}.video_weight", str(data.video_weight), "and image_weight must not both be 0")
+
+
+def _length(key: str, data: DataConfig, clip: ResolutionConfig) -> Iterator[Problem]:
+    """Are the synthetic clips long enough? A window may reach half a frame past the last one."""
+    made = data.synthetic
+    if data.kind is not DataKind.synthetic or made is None or clip.fps <= 0 or made.fps <= 0:
+        return
+    if (clip.frames - 1) / clip.fps > (made.frames - 0.5) / made.fps:
+        wanted = f"{clip.frames} frames at {clip.fps:g} fps do not fit into {made.frames} at {made.fps:g} fps"
+        yield Problem(f"{key}.synthetic.frames", str(made.frames), f"{wanted}: raise it, or lower resolution.frames")
 
 
 def _folders(key: str, path: str) -> Iterator[Problem]:
     """Light look at the folders, without opening a tar."""
-    for part in path.split(","):
+    for part in (piece.strip() for piece in path.split(",")):
+        folder = Path(part).expanduser()
         if "://" in part or part.startswith("pipe:"):
             yield Problem(key, part, "must be a local folder of tars")
-        elif "{" in part:
+        elif "{" in part or "}" in part:
             continue  # brace expansion: judged when the index is made
-        elif not Path(part).exists():
+        elif not folder.exists():
             yield Problem(key, part, "no such folder; give one with NNNNNN.tar beside NNNNNN.meta.jsonl")
-        elif Path(part).is_dir() and not any(Path(part).glob("*.tar")):
+        elif folder.is_dir() and not any(folder.glob("*.tar")):
             yield Problem(key, part, "the folder holds no .tar; give one with NNNNNN.tar beside NNNNNN.meta.jsonl")
 
 
-def _objective(stage: VaeStageConfig) -> Iterator[Problem]:
-    lpips = stage.objective.lpips
-    for name, path in (("vgg", lpips.vgg), ("heads", lpips.heads)):
+def _objective(key: str, objective: ObjectiveConfig) -> Iterator[Problem]:
+    for name, path in (("vgg", objective.lpips.vgg), ("heads", objective.lpips.heads)):
         if path is not None and not Path(path).is_file():
-            yield Problem(f"objective.lpips.{name}", path, "no such file; give the weight file, or null")
+            yield Problem(f"{key}.lpips.{name}", path, "no such file; give the weight file, or null")
 
 
-def _score(score: MeasureConfig, grid: Grid) -> Iterator[Problem]:
-    yield from _window("score.window", score.window, grid)
-    yield from _window("score.block", score.block, grid)
-    yield from _positive("score.clips", score.clips, 2)
-    yield from _positive("score.batch", score.batch)
-    for noise in score.noise:
-        yield from _positive("score.noise", noise, 0)
+def _score(key: str, score: MeasureConfig, clip: ResolutionConfig, grid: Grid | None) -> Iterator[Problem]:
+    yield from _window(f"{key}.window", score.window, grid)
+    yield from _window(f"{key}.block", score.block, grid)
+    if score.downsample > 0 and (clip.height % score.downsample or clip.width % score.downsample):
+        yield Problem(f"{key}.downsample", str(score.downsample), f"does not divide {clip.height}x{clip.width}")
+    if len(set(score.noise)) != len(score.noise):
+        yield Problem(f"{key}.noise", str(list(score.noise)), "must be different numbers")
 
 
-def _probe(probe: ProbeConfig, grid: Grid) -> Iterator[Problem]:
-    key = "probe.dit"
-    if len(probe.dit.patch) != 3 or min(probe.dit.patch, default=0) < 1:
-        yield Problem(f"{key}.patch", str(list(probe.dit.patch)), "must be three positive numbers (t,h,w)")
-    elif any(size % side for side, size in zip(probe.dit.patch, grid, strict=True)):
-        yield Problem(f"{key}.patch", str(list(probe.dit.patch)), f"does not divide the latent grid {grid}")
-    for name in ("width", "depth", "heads"):
-        yield from _positive(f"{key}.{name}", getattr(probe.dit, name))
-    if probe.dit.heads > 0 and probe.dit.width % probe.dit.heads:
-        yield Problem(f"{key}.width", str(probe.dit.width), f"is not divisible by heads = {probe.dit.heads}")
-    yield from _share("probe.condition_dropout", probe.condition_dropout)
-    yield from _train("probe.train", probe.train)
-    yield from _positive("probe.sample.clips", probe.sample.clips, 2)
-    yield from _positive("probe.sample.steps", probe.sample.steps)
-    yield from _positive("probe.sample.batch", probe.sample.batch)
+def _probe(key: str, probe: ProbeConfig, grid: Grid | None) -> Iterator[Problem]:
+    dit = probe.dit
+    wrong = list(_triple(f"{key}.dit.patch", dit.patch))
+    yield from wrong
+    if not wrong and grid is not None and any(size % side for side, size in zip(dit.patch, grid, strict=True)):
+        yield Problem(f"{key}.dit.patch", str(list(dit.patch)), f"does not divide the latent grid {grid}")
+    if dit.width % 2 or (dit.heads > 0 and dit.width % dit.heads):
+        yield Problem(f"{key}.dit.width", str(dit.width), f"must be even and divisible by heads = {dit.heads}")
+    yield from _share(f"{key}.condition_dropout", probe.condition_dropout)
+    yield from _train(f"{key}.train", probe.train)
     if probe.flow.shift <= 0:
-        yield Problem("probe.flow.shift", str(probe.flow.shift), "must be above 0; 1 means no shift")
+        yield Problem(f"{key}.flow.shift", str(probe.flow.shift), "must be above 0; 1 means no shift")
 
 
-def _weights(cfg: Config) -> Iterator[Problem]:
-    if cfg.stages.measure.score.weights.value == "ema" and cfg.stages.pretrain.train.ema_decay is None:
-        yield Problem("score.weights", "ema", "needs an EMA: set train.ema_decay, or score.weights=raw")
-
-
-def _runtime(cfg: Config) -> Iterator[Problem]:
-    yield from _positive("runtime.workers", cfg.runtime.workers, 0)
-    yield from _positive("runtime.checkpoint_every", cfg.runtime.checkpoint_every)
-    yield from _positive("runtime.log_every", cfg.runtime.log_every)
-    if cfg.seed < 0:
-        yield Problem("seed", str(cfg.seed), "must not be negative")
-    if cfg.sweep.name is not None and (
-        not cfg.sweep.name or set(cfg.sweep.name) & set("/\\ \t\n") or cfg.sweep.name[0] == "."
-    ):
-        yield Problem("sweep.name", repr(cfg.sweep.name), "must be a plain folder name")
+def _run(cfg: Config) -> Iterator[Problem]:
+    name = cfg.sweep.name
+    if name is not None and (not name or set(name) & set("/\\ \t\n") or name[0] == "."):
+        yield Problem("sweep.name", repr(name), "must be a plain folder name")

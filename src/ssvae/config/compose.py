@@ -7,7 +7,6 @@ in sweep files alike.
 from __future__ import annotations
 
 import copy
-import difflib
 import itertools
 import re
 from collections.abc import Iterable, Sequence
@@ -24,14 +23,17 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from ssvae.config.checks import check
+from ssvae.config.explain import explain, first_line, readable
 from ssvae.config.problem import InputError, Problem
 from ssvae.config.tree import Config, register
 from ssvae.core.paths import PROJECT
 
-# OmegaConf answers an override below a null node with an AssertionError.
-COMPOSE_ERRORS = (HydraException, OmegaConfBaseException, AssertionError)
+# OmegaConf answers an override below a null node with an AssertionError; Hydra a choice that is no word, on the
+# command line or in a file's defaults, with a ValueError.
+COMPOSE_ERRORS = (HydraException, OmegaConfBaseException, AssertionError, ValueError)
 
 CONF = PROJECT / "conf"
+_EVERYWHERE = "the only cell"
 _NUMBER = re.compile(r"(?<![\w.'\"-])(\d+)(?![\w.'\"])")
 
 
@@ -88,14 +90,10 @@ def resolve(overrides: tuple[str, ...]) -> tuple[Cell, ...]:
     Raises :class:`InputError` with all problems of all cells. Nothing is computed or written.
     """
     register()
-    launchers = [text for text in overrides if text.startswith("hydra/launcher=") and not text.endswith("=basic")]
-    if launchers:
-        problem = Problem("hydra/launcher", launchers[0].partition("=")[2], "cells run in this process: launch=local")
-        raise InputError([(problem, [""])], 1)
     groups = group_names(CONF)
     quoted = quote_choices(overrides, groups)
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-        return tuple(_resolve_grid([*_file_axes(quoted), *quoted], _Composer(groups)))
+        return tuple(_resolve_grid(quoted, _Composer(groups)))
 
 
 def _file_axes(overrides: Sequence[str]) -> list[str]:
@@ -109,8 +107,8 @@ def _file_axes(overrides: Sequence[str]) -> list[str]:
         return []  # named with its remedy when the cells are composed
     params = OmegaConf.to_container(cfg.hydra.sweeper.params)
     assert isinstance(params, dict)
-    given = {text.partition("=")[0] for text in overrides}
-    axes = [f"{key!s}={value!s}" for key, value in params.items() if key not in given]
+    given = {text.lstrip("+").partition("=")[0] for text in overrides}
+    axes = [f"{key!s}={value!s}" for key, value in params.items() if str(key).lstrip("+") not in given]
     return quote_choices(axes, group_names(CONF))
 
 
@@ -118,12 +116,12 @@ class _Composer:
     """Hydra's composition, with the group choices of a cell composed once and its values applied to a copy."""
 
     def __init__(self, groups: set[str]) -> None:
-        self._groups = groups
+        self.groups = sorted(groups)
         self._composed: dict[tuple[str, ...], DictConfig] = {}
 
     def is_choice(self, text: str) -> bool:
         key = text.partition("=")[0].lstrip("+~").partition("@")[0]
-        return key in self._groups or key.startswith(("hydra.", "hydra/")) or text.startswith("~")
+        return key in self.groups or key.startswith(("hydra.", "hydra/")) or text.startswith("~")
 
     def choose(self, choices: Sequence[str]) -> DictConfig:
         """Compose group choices; raises one of COMPOSE_ERRORS."""
@@ -140,20 +138,18 @@ class _Composer:
 
 
 def _resolve_grid(overrides: Sequence[str], composer: _Composer) -> list[Cell]:
-    try:
-        grid = expand(overrides)
-    except HydraException as error:
-        problem = Problem("command line", " ".join(overrides), f"cannot be parsed: {_first_line(error)}")
-        raise InputError([(problem, [""])], 1) from error
+    good, unusable = readable(overrides)
+    axes_of_files, in_files = readable(_file_axes(good))
+    grid = expand([*axes_of_files, *good])
     cells: list[Cell] = []
-    found: dict[Problem, list[str]] = {}
+    found: dict[Problem, list[str]] = {problem: [_EVERYWHERE] * len(grid) for problem in [*unusable, *in_files]}
     for texts, axes in grid:
         cfg, problems = _resolve_cell(texts, composer)
         if cfg is not None:
             problems += check(cfg)
             cells.append(Cell(tuple(texts), tuple(axes), cfg))
         for problem in dict.fromkeys(problems):
-            found.setdefault(problem, []).append(" ".join(axes) or "the only cell")
+            found.setdefault(problem, []).append(" ".join(axes) or _EVERYWHERE)
     if found:
         raise InputError(list(found.items()), len(grid))
     return cells
@@ -165,17 +161,15 @@ def _resolve_cell(texts: list[str], composer: _Composer) -> tuple[Config | None,
     if raw is None:
         return None, problems
     problems += _remove_strays(raw)
-    blocking = [
-        Problem(key, "???", "no value: set it, or the whole node that it belongs to")
-        for key in sorted(OmegaConf.missing_keys(raw))
-    ]
-    if blocking:
-        return None, problems + blocking
     try:
-        cfg = OmegaConf.to_object(raw)
+        missing = sorted(OmegaConf.missing_keys(raw))
+        cfg = None if missing else OmegaConf.to_object(raw)
     except OmegaConfBaseException as error:
         key = str(getattr(error, "full_key", None) or "config")
-        return None, [*problems, Problem(key, "?", _first_line(error))]
+        return None, [*problems, Problem(key, "?", first_line(error))]
+    if missing:
+        remedy = "no value: set it, or the whole node that it belongs to"
+        return None, [*problems, *(Problem(key, "???", remedy) for key in missing)]
     assert isinstance(cfg, Config)
     return cfg, problems
 
@@ -190,45 +184,23 @@ def _compose(texts: list[str], composer: _Composer) -> tuple[DictConfig | None, 
         try:
             raw = composer.choose(good)
         except COMPOSE_ERRORS as error:
-            return None, [Problem("conf", "config.yaml", _first_line(error))]
+            return None, [Problem("conf", "config.yaml", first_line(error))]
         for text in choices:
             try:
                 raw = composer.choose([*good, text])
             except COMPOSE_ERRORS as error:
-                problems.append(_explain(text, error, []))
+                problems.append(explain(text, error, composer.groups, CONF))
             else:
                 good.append(text)
-    known = _flat_keys(OmegaConf.to_container(raw, resolve=False))
+    known = [*composer.groups, *_flat_keys(OmegaConf.to_container(raw, resolve=False))]
     for text in texts:
         if composer.is_choice(text):
             continue
         try:
             composer.apply(raw, text)
         except COMPOSE_ERRORS as error:
-            problems.append(_explain(text, error, known))
+            problems.append(explain(text, error, known, CONF))
     return raw, problems
-
-
-def _explain(text: str, error: Exception, known: list[str]) -> Problem:
-    key, _, value = text.lstrip("+~").partition("=")
-    message = str(error)
-    if isinstance(error, AssertionError):
-        return Problem(key, value, f"{key.rpartition('.')[0]} is null in this cell, so it has no such value")
-    if "Available options" in message:
-        options = re.findall(r"^\t(\S+)$", message, re.MULTILINE)
-        close = difflib.get_close_matches(value.strip("'\""), options, n=1)
-        hint = f"; did you mean {close[0]}?" if close else ""
-        if options:
-            return Problem(key, value, f"no such choice: one of {', '.join(options)}{hint}")
-    if "not in" in message or "Could not override" in message or "Key '" in message:
-        close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-        hint = f": did you mean {close[0]}?" if close else "; `python run.py --cfg job` lists all keys"
-        return Problem(key, value, f"unknown key{hint}")
-    return Problem(key, value, _first_line(cause if (cause := error.__cause__) is not None else error))
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0]
 
 
 def _flat_keys(node: Any, prefix: str = "") -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,6 +29,15 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed writers left below ``folder``: hidden names are temporary. Call it under the folder's lock."""
+    for path in sorted(folder.rglob(".*"), reverse=True):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -61,6 +71,10 @@ class StepsLog:
         """Append one line for ``step``."""
         self._file.write(json.dumps({"step": step, **values}) + "\n")
         self._file.flush()
+
+    def sync(self) -> None:
+        """Force the lines to the disk: before a checkpoint that counts on them, should the machine lose power."""
+        os.fsync(self._file.fileno())
 
     def close(self) -> None:
         self._file.close()

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 LOGVAR_RANGE = (-30.0, 20.0)
-"""Clamp of the posterior log-variance (official SSVAE code, FACTS 1.4)."""
+"""Clamp of the posterior log-variance (official SSVAE code)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,7 +81,7 @@ class BatchPlan(Dataset[Batch]):
         cache_mb: float = 128.0,
     ) -> None:
         if batch < 1 or image_batch < 1:
-            raise ValueError(f"data.batch={batch} and data.image_batch={image_batch} must be at least 1")
+            raise ValueError(f"train.batch={batch} and data.image_batch={image_batch} must be at least 1")
         if image_weight < 0 or video_weight < 0 or image_weight + video_weight <= 0:
             raise ValueError(f"data: image weight {image_weight} and video weight {video_weight} must be odds")
         assert 0 <= rank < ranks, (rank, ranks)

@@ -22,7 +22,7 @@ class RejectLog:
 
     def __init__(self, limit: float = 0.1, minimum: int = 50) -> None:
         if not 0 <= limit <= 1:
-            raise ValueError(f"data.max_rejected={limit} is a share: give a number in [0, 1]")
+            raise ValueError(f"data.reject_share={limit} is a share: give a number in [0, 1]")
         self.limit = limit
         self.minimum = minimum
         self.accepted = 0
@@ -43,8 +43,8 @@ class RejectLog:
         attempts = self.accepted + self.rejected
         if self.rejected and attempts >= self.minimum and self.rejected > self.limit * attempts:
             raise ValueError(
-                f"data: {self.rejected} of {attempts} samples were rejected, more than data.max_rejected="
-                f"{self.limit:g} allows ({self.describe()}): repair or remove them, or raise data.max_rejected"
+                f"data: {self.rejected} of {attempts} samples were rejected, more than data.reject_share="
+                f"{self.limit:g} allows ({self.describe()}): repair or remove them, or raise data.reject_share"
             )
 
     def counts(self) -> dict[str, int]:

@@ -179,7 +179,7 @@ def split(keys: Iterable[str], held_out: float, seed: int = 0) -> tuple[list[str
     whose hashes are nearest to the limit), unless ``held_out`` is 0. Copies of a key (``KEY#2``) stay together.
     """
     if not 0 <= held_out < 1:
-        raise ValueError(f"data.held_out={held_out} must lie in [0, 1)")
+        raise ValueError(f"data.heldout_share={held_out} must lie in [0, 1)")
     places = {key: _place(key, seed) for key in keys}
     held = {key for key, place in places.items() if place < held_out}
     if held_out > 0 and len(places) >= 2:

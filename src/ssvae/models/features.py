@@ -32,6 +32,7 @@ from ssvae.core.shapes import check_ndim
 ASSETS = Path(__file__).parent / "assets"
 FRAMES, SIDE, LEAST_FRAMES = 9, 32, 5
 CELLS = 8
+STATISTICS = 8 + FRAMES - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +105,28 @@ def coarse_flow(clip: Tensor) -> Tensor:
     return torch.cat([flow, flow[:, -1:]], dim=1)
 
 
+def signal_statistics(clip: Tensor) -> Tensor:
+    """Standard clip -> (B,STATISTICS): logarithms of energies that blur, noise and spoilt time change at once.
+
+    Spatial gradient, Laplacian of luma and of colour differences, differences over 1, 2, 4 and 8 frames, second
+    difference in time, and the single frames' differences in rising order (frozen frames come first).
+    """
+    luma = clip.mean(dim=1, keepdim=True)
+    steps = (luma[:, :, 1:] - luma[:, :, :-1]).square().mean(dim=(1, 3, 4))
+    across = (luma[..., 1:] - luma[..., :-1]).square().mean(dim=(1, 2, 3, 4))
+    down = (luma[..., 1:, :] - luma[..., :-1, :]).square().mean(dim=(1, 2, 3, 4))
+    energies = [across + down]
+    for picture in (luma, clip - luma):
+        inner = picture[..., 1:-1, 1:-1]
+        around = picture[..., 1:-1, 2:] + picture[..., 1:-1, :-2] + picture[..., 2:, 1:-1] + picture[..., :-2, 1:-1]
+        energies.append((around / 4 - inner).square().mean(dim=(1, 2, 3, 4)))
+    for lag in (1, 2, 4, 8):
+        energies.append((luma[:, :, lag:] - luma[:, :, :-lag]).square().mean(dim=(1, 2, 3, 4)))
+    bend = luma[:, :, 2:] - 2 * luma[:, :, 1:-1] + luma[:, :, :-2]
+    energies.append(bend.square().mean(dim=(1, 2, 3, 4)))
+    return torch.cat([torch.stack(energies, dim=1), steps.sort(dim=1).values], dim=1).add(1e-5).log()
+
+
 class ClipTrunk(nn.Module):
     """Standard clip -> (B, features): five shifted convolutions, pooled over time and space, and the mean flow.
 
@@ -160,14 +183,23 @@ class ProbeFeatures(nn.Module):
     scale: Tensor
 
     def __init__(
-        self, *, widths: Sequence[int], dim: int, attributes: Mapping[str, int], degradations: Sequence[str]
+        self,
+        *,
+        widths: Sequence[int],
+        hidden: int,
+        dim: int,
+        attributes: Mapping[str, int],
+        degradations: Sequence[str],
     ) -> None:
         super().__init__()
         if not 1 <= dim <= 64:
             raise ValueError(f"dim {dim} must lie in [1, 64]: distances of wider features need too many clips")
         self.dim = dim
         self.trunk = ClipTrunk(widths=widths)
-        self.project = nn.Linear(self.trunk.features, dim)
+        self.norm = nn.BatchNorm1d(STATISTICS)
+        self.project = nn.Sequential(
+            nn.Linear(self.trunk.features + STATISTICS, hidden), nn.SiLU(), nn.Linear(hidden, dim)
+        )
         self.register_buffer("center", torch.zeros(dim))
         self.register_buffer("scale", torch.ones(dim))
         self.attribute_heads = nn.ModuleDict({name: nn.Linear(dim, count) for name, count in attributes.items()})
@@ -175,7 +207,8 @@ class ProbeFeatures(nn.Module):
 
     def raw_features(self, video: Tensor) -> Tensor:
         """Features (B,D) before they are centred and scaled: what the heads read."""
-        return self.project(self.trunk(video))
+        clip = standard_clip(video)
+        return self.project(torch.cat([self.trunk(clip), self.norm(signal_statistics(clip))], dim=1))
 
     def forward(self, video: Tensor) -> Tensor:
         """Features (B,D) float32 of clips (B,3,T,H,W)."""

@@ -12,7 +12,7 @@ import yaml
 
 from ssvae.config.data import DataConfig
 from ssvae.config.tree import Config
-from ssvae.core.files import exclusive, read_json, write_json, write_text
+from ssvae.core.files import exclusive, read_json, remove_leftovers, write_json, write_text
 from ssvae.core.identity import provenance
 from ssvae.core.paths import PROJECT
 from ssvae.core.progress import Progress
@@ -56,15 +56,17 @@ def execute(job: Job, *, wait: bool) -> Outcome:
             _run(job)
         finally:
             write_json(plan.folder / "spent.json", {"seconds": before + time.monotonic() - begun})
-        drop_checkpoint(plan.folder)
         (plan.folder / "error.txt").unlink(missing_ok=True)
         write_json(plan.folder / "done.json", {"seconds": _spent(plan.folder), "id": plan.id})
+        # Last: a kill between the two must not cost the whole stage.
+        drop_checkpoint(plan.folder)
     return outcome
 
 
 def _open(job: Job) -> None:
     plan = job.plan
     plan.folder.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(plan.folder)
     write_text(plan.folder / "config.yaml", yaml.safe_dump(dict(plan.science), sort_keys=True))
     record = plan.folder / "run.json"
     attempts = read_json(record)["attempts"] + 1 if record.exists() else 1

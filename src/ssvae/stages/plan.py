@@ -92,7 +92,9 @@ def plan_cell(cfg: Config, root: Path, fingerprints: Fingerprints) -> dict[str, 
     if "probe" in measured:
         probe = stages.probe
         clips = {"resolution": _clip(probe.resolution), "data": data_science(probe.data, fingerprints)}
-        add("latents", {**clips, "latents": plain(probe.latents), "weights": weights}, ("pretrain",))
+        # The cache also holds the held-out windows that the samples are scored against.
+        cached = {**plain(probe.latents), "heldout": probe.probe.sample.clips}
+        add("latents", {**clips, "latents": cached, "weights": weights}, ("pretrain",))
         add(
             "probe",
             {**clips, "probe": plain(probe.probe), "weights": weights, "seed": cfg.seed},

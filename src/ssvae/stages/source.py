@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -134,12 +135,19 @@ def open_source(data: DataConfig, root: Path, progress: Progress) -> Source:
     return Source(data, index, images)
 
 
+def synthetic_folder(data: DataConfig, root: Path) -> Path:
+    """Where the embedded data set of ``data`` lies once it is rendered."""
+    values = asdict(data.synthetic)  # type: ignore[arg-type]
+    return root / "runs" / "data" / f"synthetic-{fingerprint({**values, 'version': SYNTHETIC_VERSION}, 8)}"
+
+
 def _synthetic(data: DataConfig, root: Path, progress: Progress) -> Path:
     values = asdict(data.synthetic)  # type: ignore[arg-type]
-    name = f"synthetic-{fingerprint({**values, 'version': SYNTHETIC_VERSION}, 8)}"
-    folder = root / "runs" / "data" / name
-    with exclusive(root / "runs" / "data" / f".{name}.lock", wait=True):
+    folder = synthetic_folder(data, root)
+    with exclusive(folder.with_name(f".{folder.name}.lock"), wait=True):
         if not folder.exists():
+            for leftover in folder.parent.glob(f".{folder.name}-*"):  # of a killed call
+                shutil.rmtree(leftover)
             progress.start("render the embedded data set", values["clips"], 0)
             write_synthetic(folder, **values, progress=lambda done, total: progress.advance(done))
     return folder

@@ -12,12 +12,12 @@ from typing import Any
 from rich.logging import RichHandler
 
 from ssvae.config.compose import Cell
-from ssvae.config.data import DataConfig
+from ssvae.config.data import DataConfig, DataKind
 from ssvae.core.files import read_json
 from ssvae.core.identity import git_state
 from ssvae.core.paths import PROJECT, project_root
 from ssvae.stages.plan import COMPUTED, cell_id, plan_cell
-from ssvae.stages.source import Source, open_source
+from ssvae.stages.source import Source, open_source, synthetic_folder
 from ssvae.sweep import publish
 from ssvae.sweep.console import RichProgress, make_console, print_plan, print_problems
 from ssvae.sweep.planned import PlannedCell, sweep_name
@@ -55,6 +55,9 @@ def run_grid(cells: Sequence[Cell], overrides: Sequence[str]) -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     with RichProgress(console) as progress:
         sources = Sources(root, progress)
+        if unmade := _unmade(cells, root):
+            print_problems(unmade)
+            return 2
         try:
             planned = _plan(cells, root, sources)
         except ValueError as error:
@@ -116,13 +119,26 @@ def _missing(planned: Sequence[PlannedCell]) -> list[str]:
                 continue
             if name == "base" and one.plans["pretrain"].finished:
                 continue
-            words = [text for text in one.cell.overrides if not text.startswith("stage=")]
-            problems.append(
-                f"stage = {one.cell.cfg.stage.value}: {one.label} needs {name}-{plan.id}, which is not there; "
-                f"make it with: python run.py stage=pretrain {' '.join(words)}"
-            )
+            problems.append(_needs(one.cell, f"{name}-{plan.id}"))
             break
     return problems
+
+
+def _unmade(cells: Sequence[Cell], root: Path) -> list[str]:
+    """As :func:`_missing`, for data that was never rendered: said at once, without rendering it."""
+    return [
+        _needs(cell, "a trained VAE")
+        for cell in cells
+        if "pretrain" not in COMPUTED[cell.cfg.stage]
+        and cell.cfg.stages.pretrain.data.kind is DataKind.synthetic
+        and not synthetic_folder(cell.cfg.stages.pretrain.data, root).exists()
+    ]
+
+
+def _needs(cell: Cell, what: str) -> str:
+    words = [text for text in cell.overrides if not text.startswith("stage=")]
+    command = " ".join(["python run.py stage=pretrain", *words])
+    return f"stage = {cell.cfg.stage.value}: needs {what}, which is not there; make it with: {command}"
 
 
 def _warn_of_other_commits(planned: Sequence[PlannedCell], root: Path) -> None:

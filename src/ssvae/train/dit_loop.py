@@ -100,6 +100,7 @@ def train_dit(
         else:
             progress.advance(step)
         if cadence.saves(step, settings.steps):
+            log.sync()
             save_checkpoint(folder, step, _state(dit, optimizer, ema, guard))
     log.close()
     dit.eval()

@@ -108,6 +108,7 @@ def train_vae(
         else:
             progress.advance(step)
         if cadence.saves(step, settings.steps):
+            log.sync()
             save_checkpoint(folder, step, _state(modules, optimizer, ema, guard))
     log.close()
     modules.eval()

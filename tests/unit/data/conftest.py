@@ -51,9 +51,18 @@ def pack(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
+def shifted(packets: list[av.Packet], frames: int, rate: int) -> list[av.Packet]:
+    """The packets, ``frames`` frames later."""
+    for packet in packets:
+        assert packet.pts is not None and packet.dts is not None and packet.time_base is not None
+        ticks = round(Fraction(frames, rate) / packet.time_base)
+        packet.pts, packet.dts = packet.pts + ticks, packet.dts + ticks
+    return packets
+
+
 @pytest.fixture(scope="session")
 def make_clip(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., bytes]:
-    """make_clip(frames (T,H,W,3), pts=..., rate=..., options=..., rotation=...) -> the bytes of an H.264 file."""
+    """make_clip(frames (T,H,W,3), ...) -> the bytes of an H.264 file."""
 
     folder = tmp_path_factory.mktemp("clips")
 
@@ -65,11 +74,15 @@ def make_clip(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., bytes]:
         kind: str = "mp4",
         options: dict[str, str] | None = None,
         rotation: int = 0,
+        begin: int = 0,
     ) -> bytes:
         # A real file: the index can only be moved to the front of something that can be opened again.
         path = folder / "clip"
         settings = {"threads": "1", "crf": "10", **(options or {})}
         muxer = {"movflags": "faststart"} if kind == "mp4 faststart" else {}
+        if begin < 0:
+            # Frames before time 0 become an edit list that hides them.
+            muxer = {"use_editlist": "1", "avoid_negative_ts": "disabled"}
         with av.open(str(path), "w", format=kind.split()[0], options=muxer) as container:
             stream = container.add_stream("libx264", rate=rate, options=settings)
             stream.height, stream.width = frames.shape[1:3]
@@ -81,8 +94,8 @@ def make_clip(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., bytes]:
                 frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
                 frame.pts = index if pts is None else pts[index]
                 frame.time_base = Fraction(1, rate)
-                container.mux(stream.encode(frame))
-            container.mux(stream.encode(None))
+                container.mux(shifted(stream.encode(frame), begin, rate))
+            container.mux(shifted(stream.encode(None), begin, rate))
         return path.read_bytes()
 
     return encode

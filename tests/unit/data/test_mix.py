@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 import torch
 
+from ssvae.data.clips import read_all
 from ssvae.data.mix import Batch, BatchPlan, batches
+from ssvae.data.pixels import ClipError
 from ssvae.data.shards import ShardIndex, index_shards
 
 Pack = Callable[..., Path]
@@ -142,12 +144,16 @@ def test_rejected_clips_are_replaced_and_named(half_broken: ShardIndex) -> None:
 
 def test_a_window_outside_the_damage_is_read_with_and_without_cache(pack: Pack, synthetic_index: ShardIndex) -> None:
     data = bytearray(synthetic_index.samples[0].read())
-    start = data.index(b"mdat")
-    data[start + 20000 : start + 20400] = bytes(400)
+    for place in range(len(data) * 3 // 4, len(data) - 1500, 50):
+        data[place] ^= 0x55
+    with pytest.raises(ClipError, match="decode_error"):
+        read_all(bytes(data), size=16)
     index = index_shards(pack("late", {"late.mp4": bytes(data), "good.mp4": synthetic_index.samples[1].read()}))
     plans = [make(index, batch=1, cache_mb=size) for size in (0, 128)]
     results = [[plan[step] for step in range(20)] for plan in plans]
     assert all(equal(one, two) for one, two in zip(*results, strict=True))
+    assert "late" in {batch.keys[0] for batch in results[0]}
+    assert "late" in {key for batch in results[0] for key, _ in batch.rejects}
 
 
 def test_a_useless_data_set_stops_with_names(pack: Pack) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from ssvae.core.seeds import numpy_generator
 from ssvae.data.captions import COLOURS, label, parse_caption
-from ssvae.data.synthetic import SyntheticClip, pink_texture, render, render_image
+from ssvae.data.synthetic import SyntheticClip, _other_objects, pink_texture, render, render_image
 
 
 def spectral_slope(pictures: np.ndarray) -> float:
@@ -114,6 +114,17 @@ def test_the_background_moves_against_the_camera(camera: str, sign: int) -> None
         rows = clip.frames[:, -12:, :].mean(axis=-1)
         shift = global_shift(rows[0], rows[-1])
         assert shift == 0 if sign == 0 else 4 <= sign * shift <= 8, (clip.caption, shift)
+
+
+def test_other_objects_stay_with_the_background_when_the_camera_pans() -> None:
+    time = np.linspace(-1, 1, 9)
+    for seed in range(12):
+        layers = _other_objects(
+            clips_with(1)[0].attributes, numpy_generator(seed, "test"), 64, time, 2.0, 9.0 * time, np.ones(9)
+        )
+        for item in (*layers[0], *layers[1]):
+            # 18 pixels of pan to the right, give or take the object's own drift of at most 6.4.
+            assert -25 < item.centre[-1, 0] - item.centre[0, 0] < -11
 
 
 @pytest.mark.parametrize(("camera", "sign"), [("zoom in", 1), ("zoom out", -1)])

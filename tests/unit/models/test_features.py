@@ -87,7 +87,7 @@ def test_loaded_networks_are_frozen_and_features_at_most_64() -> None:
         assert not loaded.training
         assert not any(parameter.requires_grad for parameter in loaded.parameters())
     with pytest.raises(ValueError, match=r"\[1, 64\]"):
-        ProbeFeatures(widths=(4, 4, 4, 4, 4), dim=65, attributes={"shape": 2}, degradations=("blur",))
+        ProbeFeatures(widths=(4, 4, 4, 4, 4), hidden=8, dim=65, attributes={"shape": 2}, degradations=("blur",))
 
 
 def test_standard_clip_keeps_what_is_standard_and_samples_the_rest() -> None:

@@ -1,0 +1,51 @@
+"""The door of ``python -m ssvae``: one verb, one file beside this one.
+
+Exit codes: 0 done; 1 something that was asked for failed; 2 bad input (nothing was written); 130 interrupted.
+Heavy packages are imported by the verb that needs them, when it runs: help and mistyped commands are answered at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from ssvae.cli import bench, measure, publish, report, status
+
+VERBS = {"bench": bench, "measure": measure, "publish": publish, "report": report, "status": status}
+"""Each module: HELP (one line), ``add_arguments(parser)``, ``run(args) -> exit code``."""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m ssvae",
+        description="Work with what runs have made. Cells are run by: python run.py -m reg=none,lcr channels=48",
+        allow_abbrev=False,
+    )
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    for name, module in VERBS.items():
+        described = module.__doc__ or ""
+        verb = verbs.add_parser(
+            name,
+            help=module.HELP,
+            description=described,
+            allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        module.add_arguments(verb)
+    return parser
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run ``argv`` (without the program's name); returns the exit code. Raises SystemExit for argparse's own answers."""
+    args = build_parser().parse_args(list(argv))
+    try:
+        return int(VERBS[args.verb].run(args))
+    except ValueError as error:
+        # By the convention of the whole package a ValueError is the user's mistake, and its text names the remedy.
+        sys.stderr.write(f"{args.verb}: {error}\n")
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write(f"{args.verb}: interrupted\n")
+        return 130
