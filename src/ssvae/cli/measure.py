@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ssvae.core.progress import Progress
     from ssvae.core.types import MetricValue
+    from ssvae.data.rejects import RejectLog
     from ssvae.data.shards import ShardIndex
     from ssvae.metrics.latents import LatentReport
     from ssvae.models.vae import VideoVAE
@@ -49,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     vae = load_vae(args.vae)
     vae.latent_grid(window["frames"], *window["size"])
     index = open_clips(args.data)
-    rejects = RejectLog()
+    rejects = RejectLog(limit=1.0)  # the answer says how many clips it rests on, and which were left out
     console = make_console()
     with RichProgress(console) as progress:
         metrics, curves = measure(vae, index, window, args.clips, args.batch, rejects, progress)
@@ -77,13 +78,13 @@ def measure(
     window: dict[str, Any],
     clips: int,
     batch: int,
-    rejects: Any,
+    rejects: RejectLog,
     progress: Progress,
 ) -> tuple[list[MetricValue], dict[str, Any]]:
     """Metrics and curves of up to ``clips`` fixed windows of all clips of ``index``.
 
-    window: {"frames", "fps", "size": [H, W]}. Raises ValueError when no clip can be used or too many cannot
-    (``rejects``, a data.rejects.RejectLog), and for latents that no statistic exists of.
+    window: {"frames", "fps", "size": [H, W]}. Raises ValueError when no clip can be used, and for latents that
+    no statistic exists of. rejects: counts the clips that are left out.
     """
     import torch
     from torch import Tensor

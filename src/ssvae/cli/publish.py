@@ -30,10 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Raises ValueError for an unknown or unfinished sweep, and for published files that would change."""
     from ssvae.core.paths import project_root
-    from ssvae.sweep import publish
-    from ssvae.sweep.console import make_console
 
-    root, console = project_root(), make_console()
+    root = project_root()
     cells = _cells(root, args.sweep)
     unfinished = _unfinished(root, cells)
     if unfinished and not args.partial:
@@ -42,6 +40,10 @@ def run(args: argparse.Namespace) -> int:
             f"({'; '.join(unfinished[:3])}{'; ...' if len(unfinished) > 3 else ''}): run its command again, or publish "
             "what is there with --partial"
         )
+    from ssvae.sweep import publish
+    from ssvae.sweep.console import make_console
+
+    console = make_console()
     folder = publish.report(root, args.sweep, console)
     target = root / "results" / "published" / args.sweep
     files = {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*")) if _is_result(path)}

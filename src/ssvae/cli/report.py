@@ -15,11 +15,13 @@ def run(args: argparse.Namespace) -> int:
     """Raises ValueError for an unknown sweep, naming those that exist, and for rows that cannot share a table."""
     from ssvae.core.paths import project_root
     from ssvae.report.collect import sweep_folder
+
+    root = project_root()
+    sweep_folder(root, args.sweep)  # before the imports that draw: they are slow, and make caches
     from ssvae.sweep import publish
     from ssvae.sweep.console import make_console
 
-    root, console = project_root(), make_console()
-    sweep_folder(root, args.sweep)
+    console = make_console()
     folder = publish.report(root, args.sweep, console)
     console.print("written:", markup=False)
     for path in sorted(folder.iterdir()):

@@ -31,7 +31,8 @@ def report_problems(error: InputError) -> None:
 def main(argv: Sequence[str]) -> int:
     """Run the command line ``argv`` (without the program's name); returns the exit code."""
     groups = group_names(CONF)
-    argv = quote_choices(argv, groups)
+    # Hydra's parser takes overrides on one side of a flag only; -m means the same in any place.
+    argv = sorted(quote_choices(argv, groups), key=lambda word: word not in ("-m", "--multirun"))
     if "RANK" in os.environ or "ACCELERATE_MIXED_PRECISION" in os.environ:
         return _refuse("run.py makes the ranks of each cell itself; start it as plain `python run.py ...`")
     args, unknown = get_args_parser().parse_known_args(argv)

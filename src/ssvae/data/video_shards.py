@@ -15,13 +15,13 @@ from typing import Any
 
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
+from webdataset.tariterators import group_by_keys, tar_file_iterator
 
 from ssvae.core.seeds import derive, numpy_generator
 from ssvae.data.clips import read_clip
 from ssvae.data.pixels import ClipError, both_sides
 from ssvae.data.rejects import RejectLog
 from ssvae.data.shards import VIDEO_EXTENSIONS, ShardIndex, expand, index_shards, is_url, read_meta_lines
-from ssvae.data.tarscan import Member
 
 logger = logging.getLogger(__name__)
 
@@ -119,32 +119,23 @@ class VideoShards(IterableDataset[dict[str, Any]]):
 def stream_tar(url: str) -> Iterator[tuple[str, dict[str, bytes]]]:
     """(key, {extension: bytes}) of each sample of a tar behind a URL, read from front to back, never kept.
 
-    Neighbouring members of one key are a sample, as in WebDataset. A tar that breaks off is named in the log and ends
+    Members are grouped into samples by the webdataset package; opening stays with urllib, because webdataset's own
+    opener also runs shell commands. A tar that breaks off is named in the log and ends
     there. Raises ValueError when the URL cannot be opened.
     """
     try:
         response = urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS)
     except (urllib.error.URLError, TimeoutError) as error:
         raise ValueError(f"data.path={url!r} cannot be opened: {error}") from error
-    key, files = "", dict[str, bytes]()
+    key = ""
     with response:
         try:
-            with tarfile.open(fileobj=response, mode="r|") as tar:
-                for info in tar:
-                    member = Member(info.name, info.offset_data, info.size)
-                    file = tar.extractfile(info) if info.isreg() else None
-                    if file is None:
-                        continue
-                    if member.key != key and files:
-                        yield key, files
-                        files = {}
-                    key = member.key
-                    files[member.extension] = file.read()
+            members = ({"__url__": url, **member} for member in tar_file_iterator(response))
+            for sample in group_by_keys(members):
+                key = sample["__key__"]
+                yield key, {name: value for name, value in sample.items() if isinstance(value, bytes)}
         except (tarfile.TarError, OSError) as error:
             logger.warning("data: %s breaks off after sample %r: %s", url, key, error)
-            return
-    if files:
-        yield key, files
 
 
 def _fetch_meta(url: str) -> dict[str, dict[str, Any]]:

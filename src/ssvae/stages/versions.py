@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ssvae.models.dit import VideoDiT
+from ssvae.models.features import read_card
 from ssvae.objective import nll, vae_step, weighting
 from ssvae.regularizers.kl import KL
 from ssvae.regularizers.lcr import LCR
@@ -29,5 +30,10 @@ VERSIONS: dict[str, dict[str, object]] = {
     "pretrain": {**_TRAINING},
     "measure": {"data": DATA, "measure": MEASURE},
     "latents": {"data": DATA, "latents": LATENTS},
-    "probe": {"probe": PROBE, "dit": VideoDiT.version, "loop": dit_loop.VERSION},
+    "probe": {
+        "probe": PROBE,
+        "dit": VideoDiT.version,
+        "loop": dit_loop.VERSION,
+        "networks": [read_card(name).sha256 for name in ("probe_features", "probe_judge")],
+    },
 }

@@ -1,0 +1,90 @@
+"""Whole runs of the smallest size that still has every part: helpers for tests that plan, train or kill cells."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ssvae.cli.run import main
+from ssvae.config.compose import PROJECT, resolve
+from ssvae.core.files import read_json
+from ssvae.core.progress import Silent
+from ssvae.stages.plan import StagePlan, plan_cell
+from ssvae.stages.source import open_source
+
+TINY = (
+    "channels=16",
+    "vae.base_channels=4",
+    "vae.multipliers=[1,2,2]",
+    "resolution.height=16",
+    "resolution.width=16",
+    "data.synthetic.clips=12",
+    "data.synthetic.frames=12",
+    "data.synthetic.size=16",
+    "data.synthetic.shard_size=6",
+    "stages.base.train.steps=4",
+    "stages.base.train.batch=2",
+    "train.steps=4",
+    "train.batch=2",
+    "score.clips=4",
+    "latents.windows=1",
+    "probe.dit.depth=1",
+    "probe.dit.width=32",
+    "probe.dit.heads=2",
+    "probe.train.steps=4",
+    "probe.train.batch=4",
+    "probe.validation_draws=1",
+    "probe.sample.clips=4",
+    "probe.sample.steps=2",
+    "runtime.checkpoint_every=2",
+    "runtime.log_every=1",
+    "track=none",
+    "track.samples=1",
+)
+"""Seconds a cell. Changes the size of everything and nothing else."""
+
+
+def run_here(*overrides: str) -> int:
+    """``python run.py TINY overrides`` in this process (its root is $SSVAE_ROOT); returns the exit code."""
+    return main([*TINY, *overrides])
+
+
+def command(*overrides: str) -> list[str]:
+    """The same as a command of its own."""
+    return [sys.executable, str(PROJECT / "run.py"), *TINY, *overrides]
+
+
+def environment(root: Path, **more: str) -> dict[str, str]:
+    """For :func:`command`: results under ``root``, one thread."""
+    return {**os.environ, "SSVAE_ROOT": str(root), "OMP_NUM_THREADS": "1", "COLUMNS": "160", **more}
+
+
+def run_apart(root: Path, *overrides: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    """Run :func:`command` to its end."""
+    return subprocess.run(
+        command(*overrides), env=environment(root), capture_output=True, text=True, timeout=timeout, check=False
+    )
+
+
+def plans_of(root: Path, *overrides: str) -> list[dict[str, StagePlan]]:
+    """The stages of every cell of a command line, planned but not run."""
+    cells = resolve((*TINY, *overrides))
+    return [plan_cell(cell.cfg, root, lambda data: open_source(data, root, Silent()).fingerprint) for cell in cells]
+
+
+def records(root: Path) -> list[dict[str, Any]]:
+    """What the sweeps under ``root`` say of their cells, by label."""
+    found = [read_json(path) for path in (root / "runs" / "sweeps").glob("*/cells/*.json")]
+    return sorted(found, key=lambda record: (record["label"], record["cell_id"]))
+
+
+def artefacts(root: Path) -> Mapping[str, bytes]:
+    """Bytes of everything that must not depend on how often a run was stopped: weights, latents, curves, metrics."""
+    names = ("*.safetensors", "*.npy", "steps.jsonl", "metrics.json", "curves.json", "config.yaml", "normalizer.json")
+    folders = [root / "runs" / "stages", root / "runs" / "latents"]
+    paths = [path for folder in folders for name in names for path in folder.rglob(name)]
+    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(paths)}
