@@ -80,7 +80,7 @@ def read_needed(data: bytes, window: Window, position: float) -> Tensor:
 
 def read_everything(data: bytes, window: Window, position: float) -> Tensor:
     """(T,3,H,W) uint8: decode the whole file, convert every frame to RGB, then choose."""
-    with av.open(io.BytesIO(data)) as container:
+    with av.open(io.BytesIO(data), "r") as container:
         stream = container.streams.video[0]
         stream.codec_context.thread_type = "NONE"
         stream.codec_context.thread_count = 1

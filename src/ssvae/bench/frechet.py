@@ -47,7 +47,7 @@ def frechet_pair(name: str, samples: int, dim: int, power: float) -> Pair:
         fast=lambda: frechet_from_features(a, b),
         naive=naive,
         difference=difference,
-        # Without (numerically) full rank the square roots of eigenvalues that are 0 but for rounding (1e-16) come out as 1e-8 each.
+        # Without (numerically) full rank, eigenvalues that are 0 but for rounding, 1e-16, have square roots of 1e-8.
         tolerance=1e-8 if samples > dim and power < 1 else 1e-4,
     )
 

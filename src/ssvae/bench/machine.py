@@ -11,7 +11,8 @@ from typing import Any
 
 CPUINFO = Path("/proc/cpuinfo")
 PACKAGES = (
-    "ssvae", "torch", "numpy", "scipy", "av", "accelerate", "safetensors", "hydra-core", "mlflow", "optuna", "webdataset",
+    "ssvae", "torch", "numpy", "scipy", "av", "accelerate", "safetensors", "hydra-core", "mlflow", "optuna",
+    "webdataset",
 )  # fmt: skip
 _NAME_KEYS = ("model name", "hardware", "cpu model", "model")
 
@@ -53,7 +54,7 @@ def hardware() -> dict[str, Any]:
 
 
 def load_average() -> float | None:
-    """Runnable processes over the last minute, a hint at how noisy the machine is; None where there is no such number."""
+    """Runnable processes over the last minute, a hint at how noisy the machine is; None where that is not known."""
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
 
 

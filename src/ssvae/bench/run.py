@@ -12,8 +12,8 @@ import torch
 from ssvae.bench import NAMES, cell, decode, frechet, local_corr, spectrum, vae_step
 from ssvae.bench.machine import hardware, load_average, versions
 from ssvae.bench.pair import Pair, measure
-from ssvae.core.paths import PROJECT
 from ssvae.core.identity import git_state
+from ssvae.core.paths import PROJECT
 from ssvae.core.progress import Progress
 
 SCHEMA = "ssvae-bench/1"

@@ -58,10 +58,11 @@ def time_pairs(
     stretch_s: float = 0.02,
     clock: Clock = time.perf_counter,
 ) -> Paired:
-    """Time ``fast`` and ``naive`` in turns until ``budget_s`` seconds are spent, at least ``least`` pairs, at most ``most``.
+    """Time ``fast`` and ``naive`` in turns until ``budget_s`` seconds are spent.
 
-    Each is called once unmeasured first: caches fill, kernels are chosen. A call shorter than ``stretch_s`` is repeated
-    within one measurement until the stretch is about that long, and the mean of the stretch is taken.
+    least, most: pairs, whatever the budget. Each side is called once unmeasured first: caches fill, kernels are chosen.
+    A call shorter than ``stretch_s`` is repeated within one measurement until the stretch is about that long, and the
+    mean of the stretch is taken.
     """
     assert 1 <= least <= most
     repeats = [_repeats(call, stretch_s, clock) for call in (fast, naive)]

@@ -1,7 +1,7 @@
 """Measure the package's fast paths, each beside a plainly written reference, and the overhead of a cell.
 
-Fast and reference are checked for equal results, then timed in turns in one process (A B A B ...). A ratio above 1 means
-that many times faster than the reference. Times depend on the machine; ratios much less.
+Fast and reference are checked for equal results, then timed in turns in one process (A B A B ...). A ratio above 1
+means that many times faster than the reference. Times depend on the machine; ratios much less.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Raises ValueError for options that make no sense; exit code 1 when a fast path is wrong or the tiny cell fails."""
+    """Raises ValueError for senseless options; exit code 1 when a fast path is wrong or the tiny cell fails."""
     _check(args)
     import torch
 
@@ -76,10 +76,11 @@ def table(found: dict[str, Any]) -> Any:
             result.add_row(row["name"], _number(row["median"], unit), limit, "", "", str(row["pairs"]))
             for part, seconds in row["parts_s"].items():
                 result.add_row(f"  {part}", _number(seconds, "s"), "", "", "", "")
+            result.add_row("  finished cell, CPU time", _number(row["finished_cpu_s"], "s"), "", "", "", "")
             continue
         reference = _number(row["reference"]["median"], unit)
-        spread = f"{ratio['min']:.2f} - {ratio['max']:.2f}"
-        numbers = [_number(row["median"], unit), reference, f"{ratio['median']:.2f}", spread, str(row["pairs"])]
+        spread = f"{row['ratio_min']:.2f} - {row['ratio_max']:.2f}"
+        numbers = [_number(row["median"], unit), reference, f"{ratio:.2f}", spread, str(row["pairs"])]
         result.add_row(row["name"], *numbers)
     return result
 

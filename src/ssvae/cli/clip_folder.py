@@ -36,8 +36,6 @@ def _is_video(file: Path) -> bool:
 
 def _index_files(files: list[Path]) -> ShardIndex:
     """A file is a sample whose bytes begin at 0."""
-    samples = [
-        Sample(file.name, "video", file, Member(file.name, 0, file.stat().st_size), None, {}) for file in files
-    ]
+    samples = [Sample(file.name, "video", file, Member(file.name, 0, file.stat().st_size), None, {}) for file in files]
     digest = hashlib.sha256("".join(f"{file.name}\0{file_sha256(file)}\0" for file in files).encode())
     return ShardIndex(tuple(samples), (), digest.hexdigest())

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from ssvae.cli import bench, measure, publish, report, status
-from ssvae.core.paths import keep_caches_inside
+from ssvae.core.paths import prepare_environment
 
 VERBS = {"bench": bench, "measure": measure, "publish": publish, "report": report, "status": status}
 """Each module: HELP (one line), ``add_arguments(parser)``, ``run(args) -> exit code``."""
@@ -39,9 +39,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run ``argv`` (without the program's name); returns the exit code. Raises SystemExit for argparse's own answers."""
+    """Run ``argv`` (without the program's name); returns the exit code. argparse's own answers are SystemExit."""
     args = build_parser().parse_args(list(argv))
-    keep_caches_inside()
+    prepare_environment()
     try:
         return int(VERBS[args.verb].run(args))
     except ValueError as error:

@@ -1,6 +1,6 @@
 """Measure any VAE on any clips: reconstruction, latent spectra, channel eigenspectrum.
 
-Writes metrics.json, curves.json and run.json (what was measured on what) to --out, at the end and only if all went well.
+Writes metrics.json, curves.json and run.json (what was measured on what) to --out, at the end, if all went well.
 Clips are resized so that they cover --size, cropped in the centre, and read at --fps; windows are fixed, not drawn.
 """
 
@@ -27,8 +27,12 @@ DOWN_FACTORS = (8, 4, 2, 1)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--vae", metavar="NAME_OR_PATH", required=True, help="folder of a VAE, or of the stage that made it")
-    parser.add_argument("--data", metavar="PATH", required=True, help="folder of tars or of video files (commas, {0..9})")
+    parser.add_argument(
+        "--vae", metavar="NAME_OR_PATH", required=True, help="folder of a VAE, or of the stage that made it"
+    )
+    parser.add_argument(
+        "--data", metavar="PATH", required=True, help="folder of tars or of video files (commas, {0..9})"
+    )
     parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder to write to")
     trained = "(default: what the VAE was trained on; else "
     parser.add_argument("--frames", metavar="T", type=int, help=f"frames a window {trained}{DEFAULTS['frames']})")
@@ -135,7 +139,9 @@ def _check_out(out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out {out}: is a file; give a folder")
     if (out / "config.yaml").exists() or (out / "done.json").exists():
-        raise ValueError(f"--out {out}: is the run folder of a stage, which nothing else may write to; give another folder")
+        raise ValueError(
+            f"--out {out}: is the run folder of a stage, which nothing else may write to; give another folder"
+        )
 
 
 def _window(args: argparse.Namespace) -> dict[str, Any]:
@@ -186,9 +192,9 @@ def _write(out: Path, metrics: list[MetricValue], curves: dict[str, Any], record
     from datetime import UTC, datetime
 
     from ssvae.bench.machine import hardware, versions
-    from ssvae.core.paths import PROJECT
     from ssvae.core.files import write_json
     from ssvae.core.identity import git_state
+    from ssvae.core.paths import PROJECT
 
     made = {"date": datetime.now(UTC).isoformat(timespec="seconds"), **git_state(PROJECT)}
     write_json(out / "curves.json", curves)

@@ -74,6 +74,11 @@ def windows(data: LabelledClips, rows: Tensor, starts: Tensor) -> Tensor:
     return picked.transpose(1, 2).float() / 127.5 - 1.0
 
 
+def middle_windows(data: LabelledClips) -> Tensor:
+    """The window (N,3,T,S,S) in the middle of every clip."""
+    return windows(data, torch.arange(len(data)), torch.full((len(data),), (RENDERED_FRAMES - FRAMES) // 2))
+
+
 def draw_batch(data: LabelledClips, size: int, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
     """Random windows (B,3,T,S,S), each mirrored and played backwards with probability 1/2, and their labels (B,)."""
     rows = torch.randint(len(data), (size,), generator=generator)

@@ -66,13 +66,13 @@ def build_manifest(
 ) -> dict[str, Any]:
     """Everything needed to trust and repeat the published table; no host names.
 
-    stages: folder -> id, seed, parents, seconds, and which entry of ``made_by`` (commit, dirty, versions, machine as the
-    stage recorded them) made it. published_by: the same of this call, with the hardware by product name.
+    stages: folder -> id, seed, parents, seconds, and which entry of ``made_by`` (commit, dirty, versions, machine as
+    the stage recorded them) made it. published_by: the same of this call, with the hardware by product name.
     """
     from ssvae.bench.machine import hardware, versions
-    from ssvae.core.paths import PROJECT
     from ssvae.core.files import read_json
     from ssvae.core.identity import file_sha256, git_state
+    from ssvae.core.paths import PROJECT
     from ssvae.sweep.publish import SweepRecord
 
     made_by: list[dict[str, Any]] = []
@@ -158,11 +158,21 @@ def _place(files: Mapping[str, Path], manifest: dict[str, Any], target: Path) ->
             (content / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, content / name)
         write_json(content / MANIFEST, manifest)
-        if target.exists():
-            target.rename(building / "old")
-        content.rename(target)
+        _swap(content, target, building / "old")
     finally:
         shutil.rmtree(building)
+
+
+def _swap(content: Path, target: Path, old: Path) -> None:
+    """Put ``content`` in the place of ``target``, which goes to ``old``, or comes back if that fails."""
+    if target.exists():
+        target.rename(old)
+    try:
+        content.rename(target)
+    except OSError:
+        if old.exists():
+            old.rename(target)
+        raise
 
 
 def _iso(seconds: float) -> str:

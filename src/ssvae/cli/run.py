@@ -16,7 +16,7 @@ from rich.console import Console
 
 from ssvae.config.compose import CONF, group_names, quote_choices, resolve
 from ssvae.config.problem import InputError, Problem
-from ssvae.core.paths import keep_caches_inside
+from ssvae.core.paths import prepare_environment
 
 
 def report_problems(error: InputError) -> None:
@@ -42,7 +42,7 @@ def main(argv: Sequence[str]) -> int:
         except InputError as error:
             report_problems(error)
             return 2
-    keep_caches_inside()
+    prepare_environment()
     sys.argv = [sys.argv[0], *argv]
     try:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(_task)()

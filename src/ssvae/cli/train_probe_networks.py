@@ -22,7 +22,7 @@ from safetensors.torch import save
 from torch import Tensor
 from torch.nn import functional
 
-from ssvae.cli.probe_training_data import LabelledClips, degrade, draw_batch, render_clips, windows
+from ssvae.cli.probe_training_data import LabelledClips, degrade, draw_batch, middle_windows, render_clips
 from ssvae.core.seeds import seed_everything, torch_generator
 from ssvae.data.synthetic import SYNTHETIC_VERSION, VOCABULARY
 from ssvae.metrics.degradations import DEGRADATIONS
@@ -30,7 +30,7 @@ from ssvae.models.features import CELLS, ClipTrunk, ProbeFeatures, ProbeJudge
 
 log = logging.getLogger(__name__)
 
-FEATURES: dict[str, Any] = {"widths": [24, 32, 48, 64, 96], "hidden": 128, "dim": 48}
+FEATURES: dict[str, Any] = {"widths": [24, 32, 48, 64, 96], "hidden": 128, "code": 48, "level_weight": 6.0}
 JUDGE: dict[str, Any] = {"widths": [20, 32, 40, 64, 80], "hidden": 96}
 TIME_ATTRIBUTES = ("motion", "camera")
 WEIGHTS = {"shape": 2.0}
@@ -147,15 +147,10 @@ def accuracies(predict: Callable[[Tensor], dict[str, Tensor]], data: LabelledCli
     }
 
 
-def middle_windows(data: LabelledClips) -> Tensor:
-    """The window (N,3,T,S,S) in the middle of every clip."""
-    return windows(data, torch.arange(len(data)), torch.full((len(data),), 7))
-
-
 @torch.no_grad()
 def standardise(network: ProbeFeatures, data: LabelledClips) -> None:
-    """Set centre and scale so that every feature has mean 0 and deviation 1 on clean training clips."""
-    raw = torch.cat([network.raw_features(part) for part in middle_windows(data).split(64)]).double()
+    """Set centre and scale so that every number of the code has mean 0 and deviation 1 on clean training clips."""
+    raw = torch.cat([network.raw_code(part) for part in middle_windows(data).split(64)]).double()
     network.center.copy_(raw.mean(0))
     network.scale.copy_(raw.std(0))
 

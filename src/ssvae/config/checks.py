@@ -205,7 +205,7 @@ def _objective(key: str, objective: ObjectiveConfig) -> Iterator[Problem]:
 def _score(key: str, score: MeasureConfig, clip: ResolutionConfig, grid: Grid | None) -> Iterator[Problem]:
     yield from _window(f"{key}.window", score.window, grid)
     yield from _window(f"{key}.block", score.block, grid)
-    if score.downsample > 0 and (clip.height % score.downsample or clip.width % score.downsample):
+    if grid is not None and score.downsample > 0 and (clip.height % score.downsample or clip.width % score.downsample):
         yield Problem(f"{key}.downsample", str(score.downsample), f"does not divide {clip.height}x{clip.width}")
     if len(set(score.noise)) != len(score.noise):
         yield Problem(f"{key}.noise", str(list(score.noise)), "must be different numbers")

@@ -189,10 +189,10 @@ def _compose(texts: list[str], composer: _Composer) -> tuple[DictConfig | None, 
             try:
                 raw = composer.choose([*good, text])
             except COMPOSE_ERRORS as error:
-                problems.append(explain(text, error, composer.groups, CONF))
+                problems.append(explain(text, error, _known_keys(raw, composer), CONF))
             else:
                 good.append(text)
-    known = [*composer.groups, *_flat_keys(OmegaConf.to_container(raw, resolve=False))]
+    known = _known_keys(raw, composer)
     for text in texts:
         if composer.is_choice(text):
             continue
@@ -201,6 +201,11 @@ def _compose(texts: list[str], composer: _Composer) -> tuple[DictConfig | None, 
         except COMPOSE_ERRORS as error:
             problems.append(explain(text, error, known, CONF))
     return raw, problems
+
+
+def _known_keys(raw: DictConfig, composer: _Composer) -> list[str]:
+    """Groups and keys that a typing mistake may have meant."""
+    return [*composer.groups, *_flat_keys(OmegaConf.to_container(raw, resolve=False))]
 
 
 def _flat_keys(node: Any, prefix: str = "") -> list[str]:

@@ -57,9 +57,12 @@ def explain(text: str, error: Exception, known: Sequence[str], conf: Path) -> Pr
         where = "" if group == key.partition("@")[0] else f"its file asks for {group}={choice}: "
         return Problem(key, value.strip("'\""), where + _no_such_choice(group, choice, conf))
     if "not in" in message or "Could not override" in message or "Key '" in message:
-        close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+        full = re.search(r"full_key: (\S+)", f"{message}\n{error.__cause__}")
+        in_file = full is not None and not key.startswith(full.group(1))
+        wrong = full.group(1) if full is not None and in_file else key
+        close = difflib.get_close_matches(wrong, known, n=1, cutoff=0.5)
         hint = f": did you mean {close[0]}?" if close else "; `python run.py --cfg job` lists all keys"
-        return Problem(key, value, f"unknown key{hint}")
+        return Problem(key, value, (f"its file has the unknown key {wrong}" if in_file else "unknown key") + hint)
     return Problem(key, value, first_line(cause if (cause := error.__cause__) is not None else error))
 
 

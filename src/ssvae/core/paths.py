@@ -1,4 +1,4 @@
-"""Where things lie: the project's folder, the root of results, and caches that must not leave it."""
+"""Where things lie, and the environment that libraries must find: the project's folder, the root of results."""
 
 from __future__ import annotations
 
@@ -14,8 +14,13 @@ def project_root() -> Path:
     return Path(os.environ.get("SSVAE_ROOT") or PROJECT).absolute()
 
 
-def keep_caches_inside() -> None:
-    """Point libraries that write caches into the home folder to ``runs/.cache``; call before they are imported."""
+def prepare_environment() -> None:
+    """Settings that libraries read when they are imported, so call this first; what the user has set stays.
+
+    Caches that would go to the home folder go to ``runs/.cache``. OpenMP threads sleep while they wait: spinning ones
+    make a training step ten times slower as soon as anything else runs on the machine.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     cache = project_root() / "runs" / ".cache"
     os.environ.setdefault("MPLCONFIGDIR", str(cache / "matplotlib"))
     os.environ.setdefault("HF_HOME", str(cache / "huggingface"))

@@ -173,10 +173,11 @@ class ClipTrunk(nn.Module):
 
 
 class ProbeFeatures(nn.Module):
-    """Feature network of the probe distance: video -> (B,D), each feature of unit scale on clean synthetic clips.
+    """Feature network of the probe distance: video -> (B,D), D = code + number of degradations.
 
-    attributes: number of values of each attribute; degradations: names of the levels it was trained to read off.
-    The heads serve training and the card's accuracies only.
+    First ``code`` features of mean 0 and deviation 1 on clean synthetic clips; then the degradation levels that the
+    network reads off them, times ``level_weight``: with the code alone, what a clip shows outweighs how well it shows
+    it. attributes: number of values of each; their heads serve training and the card's accuracies only.
     """
 
     center: Tensor
@@ -187,37 +188,40 @@ class ProbeFeatures(nn.Module):
         *,
         widths: Sequence[int],
         hidden: int,
-        dim: int,
+        code: int,
         attributes: Mapping[str, int],
         degradations: Sequence[str],
+        level_weight: float,
     ) -> None:
         super().__init__()
-        if not 1 <= dim <= 64:
-            raise ValueError(f"dim {dim} must lie in [1, 64]: distances of wider features need too many clips")
-        self.dim = dim
+        self.dim, self.level_weight = code + len(degradations), level_weight
+        if not 1 <= self.dim <= 64:
+            raise ValueError(f"{self.dim} features must lie in [1, 64]: distances of wider ones need too many clips")
         self.trunk = ClipTrunk(widths=widths)
         self.norm = nn.BatchNorm1d(STATISTICS)
         self.project = nn.Sequential(
-            nn.Linear(self.trunk.features + STATISTICS, hidden), nn.SiLU(), nn.Linear(hidden, dim)
+            nn.Linear(self.trunk.features + STATISTICS, hidden), nn.SiLU(), nn.Linear(hidden, code)
         )
-        self.register_buffer("center", torch.zeros(dim))
-        self.register_buffer("scale", torch.ones(dim))
-        self.attribute_heads = nn.ModuleDict({name: nn.Linear(dim, count) for name, count in attributes.items()})
-        self.degradation_head = nn.Linear(dim, len(degradations))
+        self.register_buffer("center", torch.zeros(code))
+        self.register_buffer("scale", torch.ones(code))
+        self.attribute_heads = nn.ModuleDict({name: nn.Linear(code, count) for name, count in attributes.items()})
+        self.degradation_head = nn.Linear(code, len(degradations))
 
-    def raw_features(self, video: Tensor) -> Tensor:
-        """Features (B,D) before they are centred and scaled: what the heads read."""
+    def raw_code(self, video: Tensor) -> Tensor:
+        """The code (B,code) before it is centred and scaled: what the heads read."""
         clip = standard_clip(video)
         return self.project(torch.cat([self.trunk(clip), self.norm(signal_statistics(clip))], dim=1))
 
     def forward(self, video: Tensor) -> Tensor:
         """Features (B,D) float32 of clips (B,3,T,H,W)."""
-        return (self.raw_features(video) - self.center) / self.scale
+        code = self.raw_code(video)
+        levels = self.level_weight * self.degradation_head(code)
+        return torch.cat([(code - self.center) / self.scale, levels], dim=1)
 
     def predict(self, video: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Logits (B, values) of each attribute, and degradation levels (B, kinds), about 0 (none) to 1."""
-        hidden = self.raw_features(video)
-        return {name: head(hidden) for name, head in self.attribute_heads.items()}, self.degradation_head(hidden)
+        code = self.raw_code(video)
+        return {name: head(code) for name, head in self.attribute_heads.items()}, self.degradation_head(code)
 
 
 class ProbeJudge(nn.Module):

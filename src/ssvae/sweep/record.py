@@ -39,7 +39,7 @@ class CellRecord:
         record = cls(
             path=folder / f"{cell_id}.json",
             cell_id=cell_id,
-            label=" ".join(cell.axes) or cell_id,
+            label=" ".join(cell.axes).replace("'", "") or cell_id,
             fields={
                 "reg": cfg.reg.name,
                 "channels": cfg.vae.channels,

@@ -64,7 +64,7 @@ def test_distance_rises_strictly_with_each_degradation(
     levels = {
         "blur": [0.0, 0.5, 0.8, 1.2, 1.8],
         "noise": [0.0, 0.05, 0.1, 0.2, 0.4],
-        "shuffle": [0, 2, 4, 6, 9],
+        "shuffle": [0, 2, 3, 4, 6],  # beyond two thirds the order is as random as it gets
         "freeze": [0, 2, 4, 6, 8],
     }[kind]
     values = []
@@ -93,10 +93,15 @@ def test_features_do_not_depend_on_the_batch(
     torch.testing.assert_close(extract_features(network[0], some.split(7), batch=1), whole, atol=2e-5, rtol=1e-5)
 
 
-def test_features_have_unit_scale_on_clean_clips(reference: torch.Tensor) -> None:
-    assert float(reference.mean(0).abs().max()) < 0.6
-    assert float(reference.std(0).min()) > 0.6
-    assert float(reference.std(0).max()) < 1.6
+def test_code_has_unit_scale_and_levels_are_near_zero_on_clean_clips(
+    reference: torch.Tensor, network: tuple[ProbeFeatures, NetworkCard]
+) -> None:
+    count = len(network[1].architecture["degradations"])
+    code, levels = reference[:, :-count], reference[:, -count:]
+    assert float(code.mean(0).abs().max()) < 0.6
+    assert float(code.std(0).min()) > 0.6
+    assert float(code.std(0).max()) < 1.6
+    assert float(levels.mean(0).abs().max()) < 0.1 * network[1].architecture["level_weight"]
 
 
 def test_distance_is_zero_to_itself_and_carries_its_protocol(
@@ -167,7 +172,7 @@ def test_unreadable_captions_are_counted_not_guessed(
 
     rows = {row.name: row for row in reward_metrics(videos, captions, judge=judge[0], card=judge[1], calibrated=False)}
     assert rows["probe_reward"].n == 3
-    assert math.isclose(rows["probe_reward"].value, float(found.scores[:3].mean()))
+    assert math.isclose(rows["probe_reward"].value, float(found.scores[:3].mean()), rel_tol=1e-5)
     assert rows["probe_reward"].ci95 is not None
     assert "not calibrated" in rows["probe_reward"].protocol
     assert rows["probe_reward_unreadable"].value == 2

@@ -19,6 +19,7 @@ from ssvae.models.features import (
     load_probe_judge,
     read_card,
     shift_in_time,
+    signal_statistics,
     standard_clip,
 )
 
@@ -35,8 +36,10 @@ def waves(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     total = torch.zeros_like(x)
     for index in range(8):
         angle, period = index * math.pi / 8, 9.0 + 2 * index
-        total = total + torch.sin(2 * math.pi * (x * math.cos(angle) + y * math.sin(angle)) / period + index)
-    return total / 8
+        total = total + torch.sin(
+            2 * math.pi * (x * math.cos(angle) + y * math.sin(angle)) / period + 2.4 * index * index
+        )
+    return total / 2
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -73,7 +76,7 @@ def test_a_flipped_bit_is_detected(name: str, tmp_path: Path) -> None:
 def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
     shutil.copy(ASSETS / "probe_features.safetensors", tmp_path)
     card = json.loads((ASSETS / "probe_features.json").read_text())
-    card["architecture"]["dim"] = 32
+    card["architecture"]["code"] = 32
     (tmp_path / "probe_features.json").write_text(json.dumps(card))
     with pytest.raises(RuntimeError, match="size mismatch"):
         load_probe_features(tmp_path)
@@ -87,7 +90,9 @@ def test_loaded_networks_are_frozen_and_features_at_most_64() -> None:
         assert not loaded.training
         assert not any(parameter.requires_grad for parameter in loaded.parameters())
     with pytest.raises(ValueError, match=r"\[1, 64\]"):
-        ProbeFeatures(widths=(4, 4, 4, 4, 4), hidden=8, dim=65, attributes={"shape": 2}, degradations=("blur",))
+        ProbeFeatures(
+            widths=(4, 4, 4, 4, 4), hidden=8, code=64, attributes={"shape": 2}, degradations=("blur",), level_weight=1.0
+        )
 
 
 def test_standard_clip_keeps_what_is_standard_and_samples_the_rest() -> None:
@@ -145,3 +150,21 @@ def test_score_is_the_geometric_mean_of_the_stated_probabilities() -> None:
     del stated["shape"]
     with pytest.raises(ValueError, match="shape are missing"):
         judge.score(video, stated)
+
+
+def test_signal_statistics_are_the_stated_energies() -> None:
+    """A single sine wave that moves: mean squares of its differences are known in closed form."""
+    period, speed, amplitude = 8.0, 0.5, 0.4
+    x = torch.arange(32.0).expand(32, 32)
+    frames = [amplitude * torch.sin(2 * math.pi * (x - speed * t) / period) for t in range(9)]
+    found = signal_statistics(torch.stack(frames)[None, None].expand(1, 3, -1, -1, -1)).exp()[0] - 1e-5
+    power = 2 * amplitude**2  # mean square of the difference at phase p: 2·A²·sin²(p/2)
+
+    def energy(phase: float) -> float:
+        return power * math.sin(phase / 2) ** 2
+
+    step = 2 * math.pi / period
+    laplacian = power / 4 * ((math.cos(step) - 1) / 2) ** 2
+    expected = [energy(step), laplacian, 0.0, *(energy(step * speed * lag) for lag in (1, 2, 4, 8))]
+    expected += [4 * energy(step * speed) * math.sin(step * speed / 2) ** 2] + [energy(step * speed)] * 8
+    torch.testing.assert_close(found, torch.tensor(expected), rtol=0.05, atol=2e-4)

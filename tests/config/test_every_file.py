@@ -1,0 +1,104 @@
+"""Every file under conf/ and sweeps/ composes, passes the checks and makes objects."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from ssvae.build import build_cadence, build_dit, build_flow, build_nll, build_regularizers, build_settings, build_vae
+from ssvae.config.checks import ratios
+from ssvae.config.compose import CONF, PROJECT, Cell, resolve
+from ssvae.config.probe import Condition
+from ssvae.core.shapes import latent_grid
+
+CONTEXT = {
+    # Choices that only make sense beside others.
+    "vae=ssvae": ("resolution=256", "score=paper"),
+    "score=paper": ("resolution=256", "vae=ssvae"),
+    "data=webdataset": ("data.path={clips}", "data.image_path={clips}"),
+}
+FILES = sorted(path for path in CONF.rglob("*.yaml") if path != CONF / "config.yaml")
+
+
+def overrides_for(path: Path) -> tuple[str, ...]:
+    group, choice = str(path.parent.relative_to(CONF)), path.stem
+    if group == "reg/term":
+        return (f"+reg/term@reg.terms.{choice}={choice}",) if choice != "kl" else (f"reg/term@reg.terms.kl={choice}",)
+    return (f"{group}={choice}", *CONTEXT.get(f"{group}={choice}", ()))
+
+
+@pytest.fixture
+def clips(tmp_path: Path) -> Path:
+    """A folder that looks like shards; nothing here opens one."""
+    (tmp_path / "000000.tar").touch()
+    return tmp_path
+
+
+def build_all(cell: Cell) -> None:
+    """Make every object of a cell; networks on the meta device, where the paper's size costs nothing."""
+    cfg = cell.cfg
+    for stage in (cfg.stages.base, cfg.stages.pretrain):
+        if stage is None:
+            continue
+        with torch.device("meta"):
+            vae = build_vae(cfg.vae)
+        clip = stage.resolution
+        grid = vae.latent_grid(clip.frames, clip.height, clip.width)
+        assert grid == latent_grid(clip.frames, clip.height, clip.width, *ratios(cfg.vae))
+        regularizers, weights = build_regularizers(stage.reg, cfg.vae.channels)
+        for regularizer in regularizers.values():
+            regularizer.check_grid(grid)
+        assert set(weights) <= set(regularizers)
+        assert build_nll(stage.objective).perceptual is None
+        settings = build_settings(stage.train)
+        settings.set_rate(settings.build_optimizer([torch.nn.Parameter(torch.zeros(1))]), 0)
+    probe = cfg.stages.probe.probe
+    with torch.device("meta"):
+        build_dit(probe, channels=cfg.vae.channels, grid=grid, condition=Condition.caption, classes=0)
+    build_flow(probe)
+    build_settings(probe.train)
+    assert build_cadence(cfg.runtime).logs(1, 2)
+
+
+def test_the_plain_default_boots() -> None:
+    (cell,) = resolve(())
+    build_all(cell)
+
+
+@pytest.mark.parametrize("path", FILES, ids=[str(path.relative_to(CONF)) for path in FILES])
+def test_every_choice_of_every_group_boots(path: Path, clips: Path) -> None:
+    (cell,) = resolve(tuple(text.format(clips=clips) for text in overrides_for(path)))
+    build_all(cell)
+    group = path.parent.name
+    if group in ("reg", "vae", "resolution", "objective", "score", "probe"):
+        assert getattr(cell.cfg, group).name == path.stem
+    if group == "exp":
+        assert cell.cfg.exp == path.stem
+    if group == "stage":
+        assert cell.cfg.stage.value == path.stem
+
+
+@pytest.mark.parametrize("name", [path.stem for path in sorted((PROJECT / "sweeps").glob("*.yaml"))])
+def test_every_sweep_boots(name: str) -> None:
+    cells = resolve((f"+sweep={name}",))
+    assert len(cells) > 1
+    for cell in cells:
+        build_all(cell)
+
+
+@pytest.mark.parametrize("exp", [path.stem for path in sorted((CONF / "exp").glob("*.yaml"))])
+def test_the_main_job_boots_in_every_experiment(exp: str) -> None:
+    cells = resolve((f"exp={exp}", "reg=none,lcr,lmr,lcr_lmr", "channels=48,128"))
+    assert len(cells) == 8
+    for cell in cells:
+        build_all(cell)
+
+
+def test_only_choices_that_are_files_are_offered_to_the_type() -> None:
+    """An enumeration of the typed tree and the files of its group name the same things."""
+    from ssvae.config.run import LaunchName, StageName
+
+    for group, names in (("stage", StageName), ("launch", LaunchName)):
+        assert {path.stem for path in (CONF / group).glob("*.yaml")} == {name.value for name in names}

@@ -1,0 +1,231 @@
+"""Identity: which value belongs to which stage, what a call then reuses, and what never matters."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ssvae.config.compose import resolve
+from ssvae.config.data import DataConfig
+from ssvae.config.run import StageName
+from ssvae.config.tree import Config
+from ssvae.stages import plan as planning
+from ssvae.stages.plan import COMPUTED, NAMES, StagePlan, cell_id, plan_cell
+from ssvae.sweep.schedule import decide
+from tiny_runs import TINY
+
+EVERYTHING = set(NAMES)
+TRAINED = {"pretrain", "measure", "latents", "probe"}
+NOTHING: set[str] = set()
+
+
+def content(data: DataConfig) -> str:
+    """As if every data set had the same clips, wherever it lies."""
+    return "content"
+
+
+def config(*overrides: str) -> Config:
+    (cell,) = resolve((*TINY, *overrides))
+    return copy.deepcopy(cell.cfg)
+
+
+def ids(cfg: Config) -> dict[str, str]:
+    return {name: plan.id for name, plan in plan_cell(cfg, Path("/nowhere"), content).items()}
+
+
+def changed(before: dict[str, str], after: dict[str, str]) -> set[str]:
+    assert before.keys() == after.keys()
+    return {name for name in before if before[name] != after[name]}
+
+
+def finish(plans: dict[str, StagePlan]) -> None:
+    for plan in plans.values():
+        plan.folder.mkdir(parents=True, exist_ok=True)
+        (plan.folder / "done.json").write_text('{"seconds": 1.0}')
+
+
+# One named value of each kind, and the stages that a call after the change computes.
+ONE_VALUE = [
+    ("probe.dit.depth=2", {"probe"}),
+    ("probe.train.lr=0.002", {"probe"}),
+    ("probe.sample.guidance=3", {"probe"}),
+    ("probe.flow.shift=2", {"probe"}),
+    ("probe.sample.clips=5", {"latents", "probe"}),  # also how many held-out windows the cache holds
+    ("latents.windows=2", {"latents", "probe"}),
+    ("score.noise=[0.3]", {"measure"}),
+    ("score.clips=5", {"measure"}),
+    ("train.lr=0.002", TRAINED),
+    ("reg=lcr", TRAINED),
+    ("reg=lmr", TRAINED),
+    ("stages.base.train.steps=5", EVERYTHING),
+    ("vae.base_channels=8", EVERYTHING),
+    ("vae.initial_logvar=-5.0", EVERYTHING),
+    ("channels=48", EVERYTHING),
+    ("objective.initial_logscale=0.5", EVERYTHING),
+    ("resolution.width=32", EVERYTHING),
+    ("data.split_seed=1", EVERYTHING),
+    ("seed=1", EVERYTHING),
+    ("resolution.lmr.probabilities=[0.4,0.2,0.2,0.2]", NOTHING),  # what LMR would do, in a cell without it
+    ("strength.lcr=0.5", NOTHING),  # how strong LCR would be, in a cell without it
+    ("track=mlflow", NOTHING),
+    ("track.experiment=other", NOTHING),
+    ("track.samples=7", NOTHING),
+    ("runtime.workers=2", NOTHING),
+    ("runtime.checkpoint_every=3", NOTHING),
+    ("runtime.log_every=7", NOTHING),
+    ("sweep.name=mine", NOTHING),
+    ("train.name=other", NOTHING),
+    ("reg.label=other", NOTHING),
+    ("resolution.fps=8.0", NOTHING),  # 8.0 is 8
+]
+
+
+@pytest.mark.parametrize(("override", "computed"), ONE_VALUE, ids=[case[0] for case in ONE_VALUE])
+def test_a_changed_value_recomputes_exactly_what_depends_on_it(
+    override: str, computed: set[str], tmp_path: Path
+) -> None:
+    finish(plan_cell(config("track=none"), tmp_path, content))
+    plans = plan_cell(config("track=none", override), tmp_path, content)
+    (decisions,) = decide([plans], [NAMES])
+    assert {name for name, decision in decisions.items() if decision == "compute"} == computed
+    assert {name for name, decision in decisions.items() if decision == "reuse"} == EVERYTHING - computed
+
+
+def leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any, str]]:
+    """(dotted key, owner, field name) of every value."""
+    for field in fields(node):
+        value, name = getattr(node, field.name), f"{key}.{field.name}" if key else field.name
+        if is_dataclass(value):
+            yield from leaves(value, name)
+        else:
+            yield name, node, field.name
+
+
+def other(value: Any, path: Path) -> Any:
+    """Another value of the same kind."""
+    if isinstance(value, Enum):
+        return next((member for member in type(value) if member is not value), None)
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int | float):
+        return value + 1
+    if isinstance(value, list):
+        return [*value, other(value[-1], path)]
+    return f"{value}x" if isinstance(value, str) else str(path)
+
+
+def expected(key: str) -> set[str]:
+    """Which identities a leaf of the tree belongs to."""
+    words = key.split(".")
+    if words[-1] in ("name", "label", "path", "image_path", "kind") or "synthetic" in words:
+        return NOTHING  # what data are is in their fingerprint
+    if words[0] in ("vae", "seed"):
+        return EVERYTHING
+    if words[0] != "stages":
+        return NOTHING  # shared groups count through the stages that point to them
+    stage, group = words[1], words[2]
+    if group == "resolution" and words[3] == "lmr":
+        return NOTHING  # counts where LMR is used, in reg
+    if stage == "base":
+        return EVERYTHING
+    if stage == "pretrain":
+        return TRAINED
+    if stage == "measure":
+        return {"measure", "latents", "probe"} if words[-1] == "weights" else {"measure"}
+    return {"probe"} if group == "probe" and key != "stages.probe.probe.sample.clips" else {"latents", "probe"}
+
+
+def test_every_single_value_of_the_tree_belongs_to_the_right_identities(tmp_path: Path) -> None:
+    weights = tmp_path / "weights.pth"
+    weights.write_bytes(b"weights")
+    cfg = config("reg=lcr_lmr")
+    before = ids(cfg)
+    checked = 0
+    for key, owner, name in leaves(cfg):
+        old = getattr(owner, name)
+        new = other(old, weights)
+        if new is None or key == "stage":
+            continue
+        setattr(owner, name, new)
+        assert changed(before, ids(cfg)) == expected(key), key
+        setattr(owner, name, old)
+        checked += 1
+    assert checked > 150
+    assert ids(cfg) == before
+
+
+def test_content_counts_and_place_does_not(tmp_path: Path) -> None:
+    cfg = config()
+    same = plan_cell(cfg, Path("/elsewhere"), content)
+    assert {name: plan.id for name, plan in same.items()} == ids(cfg)
+    other_clips = plan_cell(cfg, Path("/nowhere"), lambda data: "other content")
+    assert changed(ids(cfg), {name: plan.id for name, plan in other_clips.items()}) == EVERYTHING
+
+
+def test_weight_files_count_by_content(tmp_path: Path) -> None:
+    for name, text in (("a", b"one"), ("b", b"one"), ("c", b"two")):
+        (tmp_path / name).write_bytes(text)
+    a, b, c = (ids(config(f"objective.lpips.vgg={tmp_path / name}")) for name in "abc")
+    assert changed(a, b) == NOTHING
+    assert changed(a, c) == EVERYTHING
+
+
+@pytest.mark.parametrize("stage", NAMES)
+def test_a_bumped_version_recomputes_its_stage_and_what_follows(stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    cfg = config()
+    before = ids(cfg)
+    monkeypatch.setitem(planning.VERSIONS, stage, {**planning.VERSIONS[stage], "new": 1})
+    follow = {"base": EVERYTHING, "pretrain": TRAINED, "latents": {"latents", "probe"}}
+    assert changed(before, ids(cfg)) == follow.get(stage, {stage})
+
+
+def test_cells_share_a_base_where_only_what_follows_differs() -> None:
+    none, lcr, wide, seeded = (ids(config(text)) for text in ("reg=none", "reg=lcr", "channels=48", "seed=1"))
+    assert none["base"] == lcr["base"]
+    assert none["pretrain"] != lcr["pretrain"]
+    assert len({none["base"], wide["base"], seeded["base"]}) == 3
+
+
+@pytest.mark.parametrize(
+    ("stage", "planned", "computed"),
+    [
+        ("pretrain", ["base", "pretrain"], ["base", "pretrain"]),
+        ("measure", ["base", "pretrain", "measure"], ["measure"]),
+        ("probe", ["base", "pretrain", "latents", "probe"], ["latents", "probe"]),
+        ("evaluate", list(NAMES), ["measure", "latents", "probe"]),
+        ("all", list(NAMES), list(NAMES)),
+    ],
+)
+def test_stage_chooses_what_is_computed(stage: str, planned: list[str], computed: list[str]) -> None:
+    cfg = config(f"stage={stage}")
+    assert list(plan_cell(cfg, Path("/nowhere"), content)) == planned
+    assert [name for name in planned if name in COMPUTED[StageName(stage)]] == computed
+    # The stages themselves are the same ones, whichever call asks for them.
+    assert all(ids(config())[name] == plan.id for name, plan in plan_cell(cfg, Path("/nowhere"), content).items())
+
+
+def test_without_a_base_training_starts_from_scratch_under_another_identity() -> None:
+    scratch = plan_cell(config("stages.base=null"), Path("/nowhere"), content)
+    assert list(scratch) == ["pretrain", "measure", "latents", "probe"]
+    assert scratch["pretrain"].id != ids(config())["pretrain"]
+    assert scratch["pretrain"].parents == {}
+
+
+def test_a_plan_names_folders_parents_and_lock() -> None:
+    plans = plan_cell(config(), Path("/root"), content)
+    assert plans["pretrain"].folder == Path(f"/root/runs/stages/pretrain-{plans['pretrain'].id}")
+    assert plans["latents"].folder == Path(f"/root/runs/latents/{plans['latents'].id}")
+    assert plans["probe"].parents == {"pretrain": plans["pretrain"].id, "latents": plans["latents"].id}
+    assert plans["probe"].lock.parent == plans["probe"].folder.parent
+    assert plans["probe"].lock.name.startswith(".")
+
+
+def test_cell_id_follows_the_stages() -> None:
+    first, again, another = (plan_cell(config(text), Path("/x"), content) for text in ("seed=0", "seed=0", "seed=1"))
+    assert cell_id(first) == cell_id(again) != cell_id(another)
