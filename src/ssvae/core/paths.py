@@ -21,6 +21,8 @@ def prepare_environment() -> None:
     make a training step ten times slower as soon as anything else runs on the machine.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # numpy's matrices here are small: its own threads cost more than they bring, and spin as well.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     cache = project_root() / "runs" / ".cache"
     os.environ.setdefault("MPLCONFIGDIR", str(cache / "matplotlib"))
     os.environ.setdefault("HF_HOME", str(cache / "huggingface"))
