@@ -57,6 +57,7 @@ def run_bench(names: Sequence[str], budget_s: float, progress: Progress) -> dict
         "machine": {**hardware(), "threads": torch.get_num_threads(), "load": [load, load_average()]},
         "versions": versions(),
         **git_state(PROJECT),
-        "method": "fast and reference in turns in one process; ratio = reference seconds / fast seconds of each pair",
+        "method": "fast and reference in turns in one process, equally many threads; ratio = median over pairs of "
+        "reference seconds / fast seconds",
         "figures": rows,
     }

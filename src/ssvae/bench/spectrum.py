@@ -40,8 +40,8 @@ def dct_pair(name: str, shape: tuple[int, ...]) -> Pair:
 
 
 def dct3_scipy(x: Tensor) -> Tensor:
-    """Orthonormal DCT-II over the last three axes of x (...,t,h,w) by scipy's FFTs."""
-    return torch.from_numpy(dctn(x.numpy(), axes=(-3, -2, -1), norm="ortho"))
+    """Orthonormal DCT-II over the last three axes of x (...,t,h,w) by scipy's FFTs, with torch's number of threads."""
+    return torch.from_numpy(dctn(x.numpy(), axes=(-3, -2, -1), norm="ortho", workers=torch.get_num_threads()))
 
 
 def eigen_pair(name: str, shape: tuple[int, ...]) -> Pair:

@@ -7,11 +7,13 @@ means that many times faster than the reference. Times depend on the machine; ra
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any
 
 from ssvae.bench import NAMES
 
+POOLS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 HELP = "performance benchmark, as JSON and as a table"
 
 
@@ -21,22 +23,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--only", metavar="NAME", action="append", choices=NAMES, help=f"only this (repeatable): {', '.join(NAMES)}"
     )
     parser.add_argument("--seconds", metavar="S", type=float, default=2.5, help="time a figure (default %(default)s)")
-    parser.add_argument("--threads", metavar="N", type=int, help="threads of torch (default: torch's own choice)")
+    parser.add_argument(
+        "--threads", metavar="N", type=int, default=1, help="threads of torch and of scipy's BLAS (default %(default)s)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Raises ValueError for senseless options; exit code 1 when a fast path is wrong or the tiny cell fails."""
     _check(args)
-    import torch
-
+    load_with_threads(args.threads)
     from ssvae.bench.cell import CellError
     from ssvae.bench.pair import NotEqualError
     from ssvae.bench.run import run_bench
     from ssvae.core.files import write_json
     from ssvae.sweep.console import RichProgress, make_console
 
-    if args.threads is not None:
-        torch.set_num_threads(args.threads)
     console = make_console()
     names = [name for name in NAMES if args.only is None or name in args.only]
     try:
@@ -56,8 +57,28 @@ def _check(args: argparse.Namespace) -> None:
         raise ValueError(f"--out {args.out}: is a folder; give the JSON file to write")
     if not args.seconds > 0:
         raise ValueError(f"--seconds {args.seconds:g}: must be above 0")
-    if args.threads is not None and args.threads < 1:
+    if args.threads < 1:
         raise ValueError(f"--threads {args.threads}: must be at least 1")
+
+
+def load_with_threads(threads: int) -> None:
+    """Import torch and scipy with ``threads`` threads each; the environment is left as it was.
+
+    Both sides of a pair must have equally many: on busy cores scipy's own pool, with a thread a core, spins so much
+    that a matrix square root takes forty times as long, and a ratio to it says nothing. Pools are sized on loading.
+    """
+    saved = {name: os.environ.get(name) for name in POOLS}
+    os.environ.update(dict.fromkeys(POOLS, str(threads)))
+    try:
+        import scipy.linalg  # noqa: F401
+        import torch
+    finally:
+        for name, value in saved.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+    torch.set_num_threads(threads)
 
 
 def table(found: dict[str, Any]) -> Any:

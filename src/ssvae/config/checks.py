@@ -13,6 +13,7 @@ from ssvae.config.problem import Problem
 from ssvae.config.ranges import out_of_range
 from ssvae.config.reg import Policy, RegConfig
 from ssvae.config.resolution import ResolutionConfig
+from ssvae.config.run import StageName
 from ssvae.config.score import MeasureConfig
 from ssvae.config.train import TrainConfig
 from ssvae.config.tree import Config
@@ -20,6 +21,8 @@ from ssvae.config.vae import VaeConfig
 from ssvae.core.shapes import latent_grid
 
 Grid = tuple[int, int, int]
+LEAST_SCORED_FRAMES = 5
+"""As in models/features.py, which a mistyped command must not have to import."""
 
 
 def check(cfg: Config) -> list[Problem]:
@@ -42,6 +45,7 @@ def check(cfg: Config) -> list[Problem]:
             found += _score(key["score"], groups.score, clip, shape)
         if "probe" in key:
             found += _probe(key["probe"], groups.probe, shape)
+            found += _scored(key["resolution"], cfg.stage, clip)
     if cfg.stages.measure.score.weights.value == "ema" and cfg.stages.pretrain.train.ema_decay is None:
         found.append(Problem("score.weights", "ema", "needs an EMA: set train.ema_decay, or score.weights=raw"))
     return list(dict.fromkeys(found))
@@ -106,17 +110,24 @@ def _triple(key: str, values: list[int]) -> Iterator[Problem]:
         yield Problem(key, str(list(values)), "must be three positive numbers (t,h,w)")
 
 
-def _window(key: str, window: list[int], grid: Grid | None) -> Iterator[Problem]:
-    wrong = list(_triple(key, window))
+def _tiles(key: str, sides: list[int], grid: Grid | None, alone: int) -> Iterator[Problem]:
+    """Do ``sides`` tile the grid? The first latent frame stands apart; ``alone``: later frames that an image has."""
+    wrong = list(_triple(key, sides))
     if wrong or grid is None:
         yield from wrong
         return
     frames, height, width = grid
-    # The first latent frame stands alone, so time is divided without it.
-    axes = (("later latent frames", frames - 1), ("latent height", height), ("latent width", width))
-    for (axis, size), side in zip(axes, window, strict=True):
+    later = frames - 1 if frames > 1 else alone
+    axes = (("later latent frames", later), ("latent height", height), ("latent width", width))
+    for (axis, size), side in zip(axes, sides, strict=True):
         if size % side:
-            yield Problem(key, str(list(window)), f"{axis} {size} is not divisible by {side}: choose a divisor")
+            yield Problem(key, str(list(sides)), f"{axis} {size} is not divisible by {side}: choose a divisor")
+
+
+def _window(key: str, window: list[int], grid: Grid | None) -> Iterator[Problem]:
+    yield from _tiles(key, window, grid, alone=0)
+    if len(window) == 3 and window[1] * window[2] == 1:
+        yield Problem(key, str(list(window)), "needs two positions in space: frame 0 has no pairs otherwise")
 
 
 def _reg(key: str, reg: RegConfig, grid: Grid | None) -> Iterator[Problem]:
@@ -204,10 +215,10 @@ def _objective(key: str, objective: ObjectiveConfig) -> Iterator[Problem]:
 
 def _score(key: str, score: MeasureConfig, clip: ResolutionConfig, grid: Grid | None) -> Iterator[Problem]:
     yield from _window(f"{key}.window", score.window, grid)
-    yield from _window(f"{key}.block", score.block, grid)
+    yield from _tiles(f"{key}.block", score.block, grid, alone=1)
     if grid is not None and score.downsample > 0 and (clip.height % score.downsample or clip.width % score.downsample):
         yield Problem(f"{key}.downsample", str(score.downsample), f"does not divide {clip.height}x{clip.width}")
-    if len(set(score.noise)) != len(score.noise):
+    if not score.noise or len(set(score.noise)) != len(score.noise):
         yield Problem(f"{key}.noise", str(list(score.noise)), "must be different numbers")
 
 
@@ -223,6 +234,13 @@ def _probe(key: str, probe: ProbeConfig, grid: Grid | None) -> Iterator[Problem]
     yield from _train(f"{key}.train", probe.train)
     if probe.flow.shift <= 0:
         yield Problem(f"{key}.flow.shift", str(probe.flow.shift), "must be above 0; 1 means no shift")
+
+
+def _scored(key: str, stage: StageName, clip: ResolutionConfig) -> Iterator[Problem]:
+    scores = stage in (StageName.probe, StageName.evaluate, StageName.all)
+    if scores and clip.frames < LEAST_SCORED_FRAMES:
+        remedy = f"the probe's networks look at {LEAST_SCORED_FRAMES} frames or more; stage=pretrain does without them"
+        yield Problem(f"{key}.frames", str(clip.frames), remedy)
 
 
 def _run(cfg: Config) -> Iterator[Problem]:

@@ -30,7 +30,9 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(f"{path} is no checkpoint of ours ({error}); remove it to start this stage afresh") from error
+        # torch's own text is not passed on: it advises to load the file without the safety.
+        reason = f"{path} is no checkpoint of ours ({type(error).__name__}); remove it to start this stage afresh"
+        raise ValueError(reason) from error
     assert isinstance(state, dict)
     return state
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -101,6 +102,20 @@ def test_bench_refuses_senseless_options(
     assert main(["bench", "--out", str(out), *more]) == 2
     assert word in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_bench_gives_both_sides_equally_many_threads() -> None:
+    """Or a ratio to scipy measures two thread pools that fight for the cores."""
+    pytest.importorskip("threadpoolctl")
+    code = (
+        "import os\nbefore = dict(os.environ)\nfrom ssvae.cli.bench import load_with_threads\nload_with_threads(1)\n"
+        "assert os.environ == before\nimport torch\nfrom threadpoolctl import threadpool_info\n"
+        "found = [torch.get_num_threads(), *(pool['num_threads'] for pool in threadpool_info())]\n"
+        "assert len(found) > 1 and set(found) == {1}, found"
+    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
 
 
 def fake_report(names: list[str]) -> dict[str, Any]:

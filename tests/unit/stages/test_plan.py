@@ -53,14 +53,14 @@ def finish(plans: dict[str, StagePlan]) -> None:
 # One named value of each kind, and the stages that a call after the change computes.
 ONE_VALUE = [
     ("probe.dit.depth=2", {"probe"}),
-    ("probe.train.lr=0.002", {"probe"}),
+    ("probe.train.lr=0.0123", {"probe"}),
     ("probe.sample.guidance=3", {"probe"}),
     ("probe.flow.shift=2", {"probe"}),
     ("probe.sample.clips=5", {"latents", "probe"}),  # also how many held-out windows the cache holds
     ("latents.windows=2", {"latents", "probe"}),
     ("score.noise=[0.3]", {"measure"}),
     ("score.clips=5", {"measure"}),
-    ("train.lr=0.002", TRAINED),
+    ("train.lr=0.0123", TRAINED),
     ("reg=lcr", TRAINED),
     ("reg=lmr", TRAINED),
     ("stages.base.train.steps=5", EVERYTHING),

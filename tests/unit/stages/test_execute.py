@@ -1,0 +1,148 @@
+"""One stage, once, whoever asks: lock, provenance, attempts, and what a death at any place leaves behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ssvae.config.compose import resolve
+from ssvae.core.files import Busy, exclusive, read_json
+from ssvae.core.progress import Silent
+from ssvae.stages import execute as executing
+from ssvae.stages.execute import Job, execute
+from ssvae.stages.plan import plan_cell
+from tiny_runs import TINY
+
+Work = Callable[[Job], None]
+
+
+def make_job(root: Path, name: str = "pretrain") -> Job:
+    (cell,) = resolve(TINY)
+    plans = plan_cell(cell.cfg, root, lambda data: "content")
+
+    def no_source(data: object) -> None:
+        raise AssertionError("the work is faked")
+
+    return Job(cell.cfg, plans[name], plans, no_source, root, Silent())  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[Job]:
+    """Replace the work by a note of it."""
+    made: list[Job] = []
+    monkeypatch.setattr(executing, "_run", made.append)
+    return made
+
+
+def fail(job: Job) -> None:
+    (job.plan.folder / "checkpoint.pt").write_text("state")
+    (job.plan.folder / ".model.safetensors.1.tmp").write_text("half")
+    raise RuntimeError("the work broke")
+
+
+def test_a_stage_is_computed_once_and_then_reused(tmp_path: Path, calls: list[Job]) -> None:
+    job = make_job(tmp_path)
+    assert [execute(job, wait=False) for _ in range(3)] == ["computed", "reused", "reused"]
+    assert calls == [job]
+    record = read_json(job.plan.folder / "run.json")
+    assert (record["stage"], record["id"], record["attempts"], record["seed"]) == ("pretrain", job.plan.id, 1, 0)
+    assert record["parents"] == {"base": job.plans["base"].id}
+    assert set(record) >= {"commit", "dirty", "versions", "machine", "created_ms"}
+    assert yaml.safe_load((job.plan.folder / "config.yaml").read_text()) == dict(job.plan.science)
+    assert read_json(job.plan.folder / "done.json")["id"] == job.plan.id
+
+
+def test_an_error_leaves_the_checkpoint_and_the_next_call_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = make_job(tmp_path)
+    monkeypatch.setattr(executing, "_run", fail)
+    with pytest.raises(RuntimeError, match="the work broke"):
+        execute(job, wait=False)
+    assert not job.plan.finished
+    assert job.plan.started
+    spent = read_json(job.plan.folder / "spent.json")["seconds"]
+    found: list[list[str]] = []
+    monkeypatch.setattr(
+        executing, "_run", lambda job: found.append(sorted(path.name for path in job.plan.folder.iterdir()))
+    )
+    assert execute(job, wait=False) == "resumed"
+    assert found == [["checkpoint.pt", "config.yaml", "run.json", "spent.json"]], "leftovers go, the state stays"
+    assert read_json(job.plan.folder / "run.json")["attempts"] == 2
+    assert read_json(job.plan.folder / "done.json")["seconds"] >= spent
+    assert not job.plan.started, "a finished stage keeps no checkpoint"
+
+
+def test_a_death_before_the_checkpoint_is_dropped_costs_nothing(
+    tmp_path: Path, calls: list[Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = make_job(tmp_path)
+
+    def die(folder: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(executing, "drop_checkpoint", die)
+    with pytest.raises(KeyboardInterrupt):
+        execute(job, wait=False)
+    assert execute(job, wait=False) == "reused"
+    assert len(calls) == 1
+
+
+def test_a_stage_in_another_hand_is_busy_and_its_folder_is_not_touched(tmp_path: Path, calls: list[Job]) -> None:
+    job = make_job(tmp_path)
+    with exclusive(job.plan.lock, wait=False), pytest.raises(Busy):
+        execute(job, wait=False)
+    assert calls == []
+    assert not job.plan.folder.exists()
+
+
+def test_who_waited_for_the_lock_finds_the_work_done(
+    tmp_path: Path, calls: list[Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the first look and the lock another process finished the stage."""
+    job = make_job(tmp_path)
+    real = executing.exclusive
+
+    def finished_meanwhile(path: Path, *, wait: bool) -> object:
+        job.plan.folder.mkdir(parents=True)
+        (job.plan.folder / "done.json").write_text("{}")
+        return real(path, wait=wait)
+
+    monkeypatch.setattr(executing, "exclusive", finished_meanwhile)
+    assert execute(job, wait=True) == "reused"
+    assert calls == []
+
+
+def test_a_retry_that_works_takes_the_error_note_away(tmp_path: Path, calls: list[Job]) -> None:
+    job = make_job(tmp_path)
+    job.plan.folder.mkdir(parents=True)
+    (job.plan.folder / "error.txt").write_text("trace")
+    execute(job, wait=False)
+    assert not (job.plan.folder / "error.txt").exists()
+
+
+@pytest.mark.parametrize("name", ["base", "pretrain", "measure", "latents", "probe"])
+def test_every_stage_is_handed_its_own_values(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, dict[str, object]] = {}
+    for module in ("pretrain", "measure", "latents", "probe"):
+        monkeypatch.setattr(
+            getattr(executing, module), "run", lambda module=module, **values: given.update({module: values})
+        )
+    job = make_job(tmp_path, name)
+    execute(job, wait=False)
+    ((module, values),) = given.items()
+    stages = job.cfg.stages
+    assert module == ("pretrain" if name == "base" else name)
+    own = {"base": stages.base, "pretrain": stages.pretrain, "measure": stages.measure}.get(name, stages.probe)
+    assert values["stage"] is own
+    assert values["folder"] == job.plan.folder
+    if name in ("base", "pretrain"):
+        assert values["start"] == (job.plans["base"].folder if name == "pretrain" else None)
+        assert values["seed"] == job.cfg.seed
+    else:
+        assert values["trained"] == job.plans["pretrain"].folder
+    if name == "probe":
+        assert values["latents_folder"] == job.plans["latents"].folder
