@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 
 import torch
-from scipy.stats import t as student
+from scipy.special import stdtrit
 from torch import Tensor
 
 from ssvae.core.types import Direction, MetricValue
@@ -29,7 +29,7 @@ def mean_interval(values: Sequence[float] | Tensor, level: float = 0.95) -> tupl
     mean = float(samples.mean())
     if n == 1:
         return mean, None
-    half = float(student.ppf(0.5 + level / 2, n - 1)) * float(samples.std()) / math.sqrt(n)
+    half = float(stdtrit(n - 1, 0.5 + level / 2)) * float(samples.std()) / math.sqrt(n)
     return mean, (mean - half, mean + half)
 
 

@@ -25,8 +25,8 @@ from ssvae.train.vae_loop import train_vae
 
 logger = logging.getLogger(__name__)
 
-STATISTICS_CLIPS = 256
-"""Training windows behind the latent mean and std that travel with the weights."""
+STATISTICS_CLIPS, STATISTICS_PER_CLIP = 256, 4
+"""Training windows behind the latent mean and std that travel with the weights: in all, and of one clip at most."""
 
 
 def vae_folder(stage: Path, weights: str = "raw") -> Path:
@@ -101,8 +101,9 @@ def _store(vae: VideoVAE, where: Path, stage: VaeStageConfig, source: Source, pr
     vae.eval()
     moments: StreamingMoments | None = None
     counted = 0
-    progress.start("latent statistics", STATISTICS_CLIPS, 0)
-    for batch in source.windows(source.train, stage.resolution, STATISTICS_CLIPS, 16):
+    wanted = min(STATISTICS_CLIPS, STATISTICS_PER_CLIP * len(source.train))
+    progress.start("latent statistics", wanted, 0)
+    for batch in source.windows(source.train, stage.resolution, wanted, 16):
         moments = channel_moments(vae.encode(batch.video).mode(), moments)
         counted += len(batch.keys)
         progress.advance(counted)

@@ -51,13 +51,17 @@ def report(root: Path, sweep: str, console: Console) -> Path:
 
 
 def cell_figures(root: Path, sweep: str, record: CellRecord) -> Path | None:
-    """Draw a cell's own two figures; returns their folder's parent, or None where there is nothing to draw."""
+    """Draw a cell's own two figures; returns the folder around ``figures/``, or None where there is nothing to draw."""
+    folder = root / "runs" / "sweeps" / sweep / "cells" / record.cell_id
+    paths = [folder / "figures" / name for name in ("dct_spectrum.png", "explained_variance.png")]
+    # A cell's identity holds its measurements: figures that are there are these.
+    if all(path.exists() for path in paths):
+        return folder
     rows = [row for row in collect(root, sweep) if row.cell_id == record.cell_id and row.curves]
     if not rows:
         return None
-    folder = root / "runs" / "sweeps" / sweep / "cells" / record.cell_id
-    save_figure(dct_spectrum_figure(rows, sweep), folder / "figures" / "dct_spectrum.png")
-    save_figure(explained_variance_figure(rows, sweep), folder / "figures" / "explained_variance.png")
+    for path, draw in zip(paths, (dct_spectrum_figure, explained_variance_figure), strict=True):
+        save_figure(draw(rows, sweep), path)
     return folder
 
 

@@ -45,6 +45,7 @@ class CellRecord:
                 "channels": cfg.vae.channels,
                 "resolution": cfg.resolution.name,
                 "seed": cfg.seed,
+                **_other_axes(cell),
             },
             overrides=list(cell.overrides),
             stages={name: str(plan.folder.relative_to(root)) for name, plan in plans.items()},
@@ -59,6 +60,13 @@ class CellRecord:
         """Write the record atomically."""
         names = ("cell_id", "label", "fields", "overrides", "stages", "status", "reason", "seconds", "reused")
         write_json(self.path, {name: getattr(self, name) for name in names})
+
+
+def _other_axes(cell: Cell) -> dict[str, object]:
+    """Swept values that are none of the table's own fields: without them rows would look alike."""
+    pairs = (text.lstrip("+~").partition("=") for text in cell.axes)
+    named = {key: value.replace("'", "") for key, _, value in pairs}
+    return {key: value for key, value in named.items() if key not in ("reg", "channels", "resolution", "seed")}
 
 
 def _resolved(cell: Cell) -> object:
