@@ -21,7 +21,7 @@ format: .venv/.installed-dev
 	$(BIN)/ruff check --fix .
 
 bench: .venv/.installed
-	$(BIN)/python -m ssvae bench --out results/bench.json
+	$(BIN)/python -m ssvae bench --out runs/bench.json
 
 dashboard: .venv/.installed
 	MLFLOW_DISABLE_TELEMETRY=true DO_NOT_TRACK=true $(BIN)/mlflow server --host 127.0.0.1 --port $(or $(PORT),5000) \

@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from ssvae.cli.run import main
 from ssvae.config.compose import PROJECT, resolve
-from ssvae.core.files import read_json
+from ssvae.core.files import exclusive, read_json
 from ssvae.core.progress import Silent
 from ssvae.stages.plan import StagePlan, plan_cell
 from ssvae.stages.source import open_source
 
-TINY = (
+TINY_DATA = (
+    "data.synthetic.clips=12",
+    "data.synthetic.frames=12",
+    "data.synthetic.size=16",
+    "data.synthetic.shard_size=6",
+)
+TINY_WORK = (
     "channels=16",
     "vae.base_channels=4",
     "vae.multipliers=[1,2,2]",
     "resolution.height=16",
     "resolution.width=16",
-    "data.synthetic.clips=12",
-    "data.synthetic.frames=12",
-    "data.synthetic.size=16",
-    "data.synthetic.shard_size=6",
     "stages.base.train.steps=4",
     "stages.base.train.batch=2",
     "train.steps=4",
@@ -45,7 +50,8 @@ TINY = (
     "track=none",
     "track.samples=1",
 )
-"""Seconds a cell. Changes the size of everything and nothing else."""
+TINY = (*TINY_WORK, *TINY_DATA)
+"""A second or two a cell. Changes the size of everything and nothing else."""
 
 
 def run_here(*overrides: str) -> int:
@@ -68,6 +74,24 @@ def run_apart(root: Path, *overrides: str, timeout: float = 300) -> subprocess.C
     return subprocess.run(
         command(*overrides), env=environment(root), capture_output=True, text=True, timeout=timeout, check=False
     )
+
+
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """A folder that all workers of this test run share, filled by the one that comes first."""
+    base = factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder, mark = base / name, base / f"{name}.made"
+    with exclusive(base / f"{name}.lock", wait=True):
+        if not mark.exists():
+            make(folder)
+            mark.touch()
+    return folder
+
+
+def link_data(tiny_data: Path, root: Path) -> Path:
+    """Make ``root`` a root with the tiny data in it."""
+    shutil.copytree(tiny_data / "runs" / "data", root / "runs" / "data", copy_function=os.link)
+    return root
 
 
 def plans_of(root: Path, *overrides: str) -> list[dict[str, StagePlan]]:

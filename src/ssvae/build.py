@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 
 from ssvae.config.objective import ObjectiveConfig
 from ssvae.config.probe import Condition, ProbeConfig
@@ -113,7 +114,14 @@ def build_cadence(cfg: RuntimeConfig) -> Cadence:
 
 def build_accelerator(precision: Precision) -> Accelerator:
     """One process a rank. Without a GPU, ``cpu=True`` must be said: otherwise ranks silently stay alone."""
+    # Accelerate keeps one state a process and refuses another precision; stages of one process may differ in it.
+    AcceleratorState._reset_state(reset_partial_state=False)
     return Accelerator(cpu=not torch.cuda.is_available(), mixed_precision=precision.value)
+
+
+def default_device() -> torch.device:
+    """Where passes without training run: the GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def build_dit(

@@ -74,8 +74,9 @@ BAD = [
     (("reg=[none",), "reg", "cannot be parsed"),
     (("channels=48,",), "channels", "cannot be parsed"),
     (("reg",), "reg", "KEY=VALUE"),
-    (("~reg",), "stages.pretrain.reg", "reg"),
-    (("~track",), "track", "no value"),
+    (("~reg",), "~reg", "nothing can be deleted"),
+    (("~track",), "~track", "nothing can be deleted"),
+    (("stages.measure.resolution.height=64",), "stages.measure.resolution.height", "set resolution.height"),
     (("hydra.mode=RUN",), "hydra.mode", "leave it out"),
     (("hydra/launcher=submitit_slurm",), "hydra/launcher", "launch=local"),
     (("hydra/sweeper=basic2",), "hydra/sweeper", "leave it out"),
@@ -121,7 +122,7 @@ def test_all_problems_of_all_cells_come_at_once() -> None:
 def test_a_combination_that_only_one_cell_has_names_that_cell() -> None:
     ((problem, cells),) = problems_of("reg=none,lmr", "resolution.lmr.block=[1,9,1]")
     assert (problem.key, cells) == ("reg.terms.lmr.block", ["reg=lmr"])
-    ((problem, cells),) = problems_of("vae=tiny,ssvae", "resolution=256", "score=paper", "probe.dit.patch=[1,32,32]")
+    ((problem, cells),) = problems_of("vae=tiny,ssvae", "resolution=256", "score=paper", "probe.dit.patch=[5,32,32]")
     assert (problem.key, cells) == ("probe.dit.patch", ["vae=ssvae"])
 
 

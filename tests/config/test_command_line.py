@@ -131,7 +131,7 @@ def test_a_broken_sweep_file_is_named_with_a_remedy(
 @pytest.mark.parametrize(
     "overrides",
     [
-        ("reg=lcr_lmr", "channels='128'", "train.steps=3", "resolution.frames=17"),
+        ("reg=lcr_lmr", "channels='128'", "train.steps=3", "resolution.frames=17", "probe.dit.patch=[1,2,2]"),
         ("+reg/term@reg.terms.lmr=lmr", "strength.lcr=0.5", "stages.base=null"),
         ("reg=lcr", "reg.terms.lcr=null", "resolution='64'", "probe.dit.patch=[1,4,4]", "seed=7"),
         ("exp=cpu_long", "train.lr=0.5", "data.image_weight=2", "objective.lpips.weight=0"),
@@ -144,6 +144,14 @@ def test_cells_equal_hydras_own_composition(overrides: tuple[str, ...]) -> None:
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
         whole = compose(config_name="config", overrides=list(overrides))
     assert OmegaConf.to_object(whole) == cell.cfg
+
+
+def test_a_stage_may_have_a_group_of_its_own_and_nothing_else_changes() -> None:
+    (cell,) = resolve(("+resolution@stages.measure.resolution=64", "stages.measure.resolution.frames=17"))
+    stages = cell.cfg.stages
+    assert (stages.measure.resolution.height, stages.measure.resolution.frames) == (64, 17)
+    assert stages.pretrain.resolution == stages.probe.resolution == cell.cfg.resolution
+    assert (cell.cfg.resolution.height, cell.cfg.resolution.frames) == (32, 9)
 
 
 def test_the_sweep_files_header_names_command_and_cells() -> None:

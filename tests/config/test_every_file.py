@@ -13,10 +13,13 @@ from ssvae.config.compose import CONF, PROJECT, Cell, resolve
 from ssvae.config.probe import Condition
 from ssvae.core.shapes import latent_grid
 
+SMALL_PATCH = "probe.dit.patch=[1,2,2]"
 CONTEXT = {
     # Choices that only make sense beside others.
-    "vae=ssvae": ("resolution=256", "score=paper"),
-    "score=paper": ("resolution=256", "vae=ssvae"),
+    "vae=ssvae": ("resolution=256", "score=paper", SMALL_PATCH),
+    "score=paper": ("resolution=256", "vae=ssvae", SMALL_PATCH),
+    "resolution=256": (SMALL_PATCH,),
+    "resolution=512": (SMALL_PATCH,),
     "data=webdataset": ("data.path={clips}", "data.image_path={clips}"),
 }
 FILES = sorted(path for path in CONF.rglob("*.yaml") if path != CONF / "config.yaml")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 
@@ -27,14 +28,16 @@ LEAST_SCORED_FRAMES = 5
 
 def check(cfg: Config) -> list[Problem]:
     """All problems of one resolved cell, each with key, value and remedy."""
-    found = [*_ranges(cfg), *_vae(cfg.vae), *_run(cfg)]
+    of_vae = list(_vae(cfg.vae))
+    found = [*_ranges(cfg), *of_vae, *_run(cfg)]
     for stage in fields(cfg.stages):
         groups = getattr(cfg.stages, stage.name)
         if groups is None:
             continue
         key = {group.name: place(cfg, stage.name, group.name) for group in fields(groups)}
         clip, data = groups.resolution, groups.data
-        grid = _grid(key["resolution"], cfg.vae, clip)
+        # Without a sound architecture there is no grid to judge by.
+        grid = None if of_vae else _grid(key["resolution"], cfg.vae, clip)
         found += [*_data(key["data"], data), *_length(key["data"], data, clip)]
         found += [grid] if isinstance(grid, Problem) else []
         shape = None if isinstance(grid, Problem) else grid
@@ -227,7 +230,9 @@ def _probe(key: str, probe: ProbeConfig, grid: Grid | None) -> Iterator[Problem]
     wrong = list(_triple(f"{key}.dit.patch", dit.patch))
     yield from wrong
     if not wrong and grid is not None and any(size % side for side, size in zip(dit.patch, grid, strict=True)):
-        yield Problem(f"{key}.dit.patch", str(list(dit.patch)), f"does not divide the latent grid {grid}")
+        fits = [max(s for s in range(1, side + 1) if size % s == 0) for side, size in zip(dit.patch, grid, strict=True)]
+        remedy = f"does not divide the latent grid {grid}: {key}.dit.patch={fits} does".replace(", ", ",")
+        yield Problem(f"{key}.dit.patch", str(list(dit.patch)), remedy)
     if dit.width % 2 or (dit.heads > 0 and dit.width % dit.heads):
         yield Problem(f"{key}.dit.width", str(dit.width), f"must be even and divisible by heads = {dit.heads}")
     yield from _share(f"{key}.condition_dropout", probe.condition_dropout)
@@ -245,5 +250,28 @@ def _scored(key: str, stage: StageName, clip: ResolutionConfig) -> Iterator[Prob
 
 def _run(cfg: Config) -> Iterator[Problem]:
     name = cfg.sweep.name
-    if name is not None and (not name or set(name) & set("/\\ \t\n") or name[0] == "."):
-        yield Problem("sweep.name", repr(name), "must be a plain folder name")
+    if name is not None and (re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", name) is None):
+        yield Problem("sweep.name", repr(name), "must be a plain folder name: letters, digits, . _ -, at most 100")
+    if name in ("paper", "published"):
+        yield Problem("sweep.name", name, "results/paper and results/published are kept by hand; choose another")
+
+
+def check_together(cells: Sequence[Config]) -> list[Problem]:
+    """What keeps the cells of one grid from sharing a table: values that change what a metric's name means."""
+    protocols: dict[str, set[str]] = {}
+    for cfg in cells:
+        if cfg.stage is StageName.pretrain:
+            continue
+        stages = cfg.stages
+        values = {
+            "score.window": list(stages.measure.score.window),
+            "score.block": list(stages.measure.score.block),
+            "data.kind": stages.measure.data.kind.value,
+            "data.path": stages.measure.data.path,
+            "probe.validation_draws": stages.probe.probe.validation_draws,
+            "probe.sample.clips": stages.probe.probe.sample.clips,
+        }
+        for key, value in values.items():
+            protocols.setdefault(key, set()).add(str(value))
+    remedy = "cells that are measured differently cannot share a table; run them as separate sweeps"
+    return [Problem(key, " and ".join(sorted(found)), remedy) for key, found in protocols.items() if len(found) > 1]

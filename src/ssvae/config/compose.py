@@ -22,8 +22,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from ssvae.config.checks import check
-from ssvae.config.explain import explain, first_line, readable
+from ssvae.config.checks import check, check_together
+from ssvae.config.explain import explain, first_line, readable, shared_node
 from ssvae.config.problem import InputError, Problem
 from ssvae.config.tree import Config, register
 from ssvae.core.paths import PROJECT
@@ -150,6 +150,8 @@ def _resolve_grid(overrides: Sequence[str], composer: _Composer) -> list[Cell]:
             cells.append(Cell(tuple(texts), tuple(axes), cfg))
         for problem in dict.fromkeys(problems):
             found.setdefault(problem, []).append(" ".join(axes) or _EVERYWHERE)
+    for problem in check_together([cell.cfg for cell in cells]):
+        found[problem] = [_EVERYWHERE] * len(grid)
     if found:
         raise InputError(list(found.items()), len(grid))
     return cells
@@ -195,6 +197,9 @@ def _compose(texts: list[str], composer: _Composer) -> tuple[DictConfig | None, 
     known = _known_keys(raw, composer)
     for text in texts:
         if composer.is_choice(text):
+            continue
+        if (problem := shared_node(text, OmegaConf.to_container(raw, resolve=False))) is not None:
+            problems.append(problem)
             continue
         try:
             composer.apply(raw, text)

@@ -6,6 +6,7 @@ import difflib
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -31,7 +32,9 @@ def readable(overrides: Sequence[str]) -> tuple[list[str], list[Problem]]:
         except HydraException as error:
             problems.append(Problem(key, value or "(nothing)", f"cannot be parsed as KEY=VALUE: {first_line(error)}"))
             continue
-        if key in _FIXED and value != "basic":
+        if text.startswith("~") and "@" not in key:
+            problems.append(Problem(text, "(deleted)", "nothing can be deleted from the config; give another value"))
+        elif key in _FIXED and value != "basic":
             problems.append(Problem(key, value, _FIXED[key]))
         elif key == "sweep" and override.is_sweep_override():
             problems.append(Problem(key, value, "one sweep file at a time: +sweep=NAME"))
@@ -64,6 +67,20 @@ def explain(text: str, error: Exception, known: Sequence[str], conf: Path) -> Pr
         hint = f": did you mean {close[0]}?" if close else "; `python run.py --cfg job` lists all keys"
         return Problem(key, value, (f"its file has the unknown key {wrong}" if in_file else "unknown key") + hint)
     return Problem(key, value, first_line(cause if (cause := error.__cause__) is not None else error))
+
+
+def shared_node(text: str, plain: Any) -> Problem | None:
+    """The problem of an override below a node that only points to a shared one: it would change that for all stages."""
+    key, _, value = text.lstrip("+~").partition("=")
+    words = key.split(".")
+    node = plain
+    for place, word in enumerate(words[:-1], start=1):
+        node = node.get(word) if isinstance(node, dict) else None
+        if isinstance(node, str) and node.startswith("${"):
+            group, own, rest = node.strip("${}"), ".".join(words[:place]), ".".join(words[place:])
+            remedy = f"{own} points to {group}: set {group}.{rest}, or give it its own first: +{group}@{own}=CHOICE"
+            return Problem(key, value, remedy)
+    return None
 
 
 def _no_such_choice(group: str, choice: str, conf: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -68,8 +69,9 @@ class StepsLog:
         self._file = path.open("a", encoding="utf-8")
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        """Append one line for ``step``."""
-        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        """Append one line for ``step``; what is no finite number becomes null, since JSON has no word for it."""
+        plain = {name: value if math.isfinite(value) else None for name, value in values.items()}
+        self._file.write(json.dumps({"step": step, **plain}) + "\n")
         self._file.flush()
 
     def sync(self) -> None:

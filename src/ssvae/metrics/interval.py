@@ -34,8 +34,30 @@ def mean_interval(values: Sequence[float] | Tensor, level: float = 0.95) -> tupl
 
 
 def metric_from_samples(
-    name: str, values: Sequence[float] | Tensor, unit: str, direction: Direction, protocol: str
+    name: str,
+    values: Sequence[float] | Tensor,
+    unit: str,
+    direction: Direction,
+    protocol: str,
+    clips: Sequence[str] | None = None,
 ) -> MetricValue:
-    """The mean over clips as a :class:`MetricValue` with n and 95 % interval; errors as :func:`mean_interval`."""
+    """The mean over clips as a :class:`MetricValue` with n and 95 % interval; errors as :func:`mean_interval`.
+
+    clips: the clip that each value belongs to. Windows of one clip are not independent: they are averaged first,
+    and n counts clips.
+    """
+    if clips is not None:
+        values = clip_means(values, clips)
     mean, interval = mean_interval(values)
     return MetricValue(name, mean, unit, direction, len(values), interval, protocol)
+
+
+def clip_means(values: Sequence[float] | Tensor, clips: Sequence[str]) -> Tensor:
+    """One mean a clip (float64), in order of first appearance; ValueError unless each value names its clip."""
+    samples = torch.as_tensor(values, dtype=torch.float64)
+    if len(samples) != len(clips):
+        raise ValueError(f"{len(samples)} values belong to {len(clips)} clips: name the clip of each value")
+    rows: dict[str, list[int]] = {}
+    for row, clip in enumerate(clips):
+        rows.setdefault(clip, []).append(row)
+    return torch.stack([samples[indices].mean() for indices in rows.values()])

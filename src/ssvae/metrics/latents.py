@@ -12,6 +12,7 @@ Dimension legend
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -118,8 +119,11 @@ class LatentStatistics:
             raise ValueError("merge the first sweep over all ranks before the second: the statistics differ")
         self._samples["local_correlation"].extend(other._samples["local_correlation"])
 
-    def compute(self) -> LatentReport:
-        """All metrics and curves. Raises ValueError before both sweeps have covered the same clips."""
+    def compute(self, keys: Sequence[str] | None = None) -> LatentReport:
+        """All metrics and curves; keys: the clip of each window, where a clip gave several.
+
+        Raises ValueError before both sweeps have covered the same clips.
+        """
         samples = {name: torch.cat(parts) if parts else torch.zeros(0) for name, parts in self._samples.items()}
         clips = self.spectrum.clips
         correlated = len(samples["local_correlation"])
@@ -137,13 +141,14 @@ class LatentStatistics:
                 "1",
                 "none",
                 local_correlation_protocol(self.window),
+                keys,
             ),
             _plain("dct_dc_share", spectrum.dc_share, clips, spectrum_protocol(self.block)),
             _plain("dct_high_share", spectrum.high_share, clips, spectrum_protocol(self.block)),
             *_eigen_values(raw, "", clips, EIGEN_PROTOCOL),
             *_eigen_values(normalized, "_normalized", clips, EIGEN_NORMALIZED_PROTOCOL),
-            metric_from_samples("kl_per_dim", samples["kl_per_dim"], "nat", "none", KL_PROTOCOL),
-            metric_from_samples("posterior_std", samples["posterior_std"], "1", "none", POSTERIOR_STD_PROTOCOL),
+            metric_from_samples("kl_per_dim", samples["kl_per_dim"], "nat", "none", KL_PROTOCOL, keys),
+            metric_from_samples("posterior_std", samples["posterior_std"], "1", "none", POSTERIOR_STD_PROTOCOL, keys),
         ]
         return LatentReport(values, _curves(spectrum, raw, normalized), mean, std, raw, spectrum)
 
@@ -164,8 +169,12 @@ def latent_report(
     block: Block | None = None,
     window: Window | None = None,
     batch: int = 64,
+    keys: Sequence[str] | None = None,
 ) -> LatentReport:
-    """Every latent summary of posterior means and log-variances (N,C,F,h,w) held in memory, in float64."""
+    """Every latent summary of posterior means and log-variances (N,C,F,h,w) held in memory, in float64.
+
+    keys: the clip of each window, where a clip gave several.
+    """
     check_ndim("mean", mean.shape, 5, "(N,C,F,h,w)")
     grid = (mean.shape[2], mean.shape[3], mean.shape[4])
     statistics = LatentStatistics(mean.shape[1], grid, block, window)
@@ -173,7 +182,7 @@ def latent_report(
         statistics.update(Posterior(part_mean, part_logvar))
     for part_mean in mean.split(batch):
         statistics.correlate(part_mean)
-    return statistics.compute()
+    return statistics.compute(keys)
 
 
 def _plain(name: str, value: float, clips: int, protocol: str) -> MetricValue:

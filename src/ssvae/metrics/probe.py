@@ -20,6 +20,7 @@ from torch import Tensor
 from ssvae.core.seeds import torch_generator
 from ssvae.core.types import Direction, MetricValue
 from ssvae.data.captions import VOCABULARY, parse_caption, targets, wrong_caption
+from ssvae.metrics.interval import metric_from_samples
 from ssvae.models.features import NetworkCard, ProbeFeatures, ProbeJudge
 from ssvae.stats.frechet import frechet_from_features
 
@@ -78,15 +79,15 @@ class ProbeReward:
         """How many clips have no score."""
         return int(torch.isnan(self.scores).sum())
 
-    def summary(self, name: str, direction: Direction, stamp: str) -> MetricValue | None:
-        """Mean over scored clips with its 95 % interval (normal approximation); None when no clip has a score."""
-        scored = self.scores[~torch.isnan(self.scores)]
-        if not len(scored):
+    def summary(
+        self, name: str, direction: Direction, stamp: str, keys: Sequence[str] | None = None
+    ) -> MetricValue | None:
+        """Mean over scored clips with its 95 % interval; None when no clip has a score; keys: the clip of each."""
+        scored = ~torch.isnan(self.scores)
+        if not bool(scored.any()):
             return None
-        mean = float(scored.mean())
-        half = 1.96 * float(scored.std()) / math.sqrt(len(scored)) if len(scored) > 1 else None
-        interval = None if half is None else (mean - half, mean + half)
-        return MetricValue(name, mean, "score in [0,1]", direction, len(scored), interval, stamp)
+        names = None if keys is None else [key for key, good in zip(keys, scored.tolist(), strict=True) if good]
+        return metric_from_samples(name, self.scores[scored], "score in [0,1]", direction, stamp, names)
 
 
 @torch.no_grad()
@@ -135,6 +136,7 @@ def reward_metrics(
     calibrated: bool,
     seed: int = 0,
     batch: int = 32,
+    keys: Sequence[str] | None = None,
 ) -> list[MetricValue]:
     """Rows for ``metrics.json``: probe_reward, probe_reward_wrong (the control with false captions, to be lower),
     probe_reward_unreadable (a count). Without a readable caption only the count is reported, with a warning."""
@@ -143,6 +145,9 @@ def reward_metrics(
     control = probe_reward(videos, wrong_captions(captions, seed), judge=judge, card=card, batch=batch)
     if right.unreadable:
         log.warning("probe_reward: %d of %d captions are not of the judge's language", right.unreadable, len(captions))
-    rows = [right.summary("probe_reward", "up", stamp), control.summary("probe_reward_wrong", "none", stamp)]
+    rows = [
+        right.summary("probe_reward", "up", stamp, keys),
+        control.summary("probe_reward_wrong", "none", stamp, keys),
+    ]
     count = MetricValue("probe_reward_unreadable", float(right.unreadable), "clips", "none", len(captions), None, stamp)
     return [row for row in rows if row is not None] + [count]

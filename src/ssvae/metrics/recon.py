@@ -7,6 +7,7 @@ All numbers are made in float64 on the [0,1] scale, which equals a data range of
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
@@ -133,19 +134,27 @@ class ReconstructionStatistics:
             raise ValueError("no clips yet: call update first")
         return {name: torch.cat([report[name] for report in self._reports]) for name in self._reports[0]}
 
-    def compute(self) -> list[MetricValue]:
-        """``psnr_db``, ``psnr_frame_db``, ``ssim`` and the two baselines, means over clips with 95 % intervals."""
+    def compute(self, keys: Sequence[str] | None = None) -> list[MetricValue]:
+        """``psnr_db``, ``psnr_frame_db``, ``ssim`` and the two baselines, means over clips with 95 % intervals.
+
+        keys: the clip of each window, where a clip gave several.
+        """
         clips = self.per_clip()
         down = f"psnr_down{self.down_factor}_db"
         return [
-            metric_from_samples("psnr_db", clips["psnr_db"], "dB", "up", PSNR_PROTOCOL),
-            metric_from_samples("psnr_frame_db", clips["psnr_frame_db"].mean(1), "dB", "up", PSNR_FRAME_PROTOCOL),
-            metric_from_samples("ssim", clips["ssim"], "1", "up", SSIM_PROTOCOL),
+            metric_from_samples("psnr_db", clips["psnr_db"], "dB", "up", PSNR_PROTOCOL, keys),
+            metric_from_samples("psnr_frame_db", clips["psnr_frame_db"].mean(1), "dB", "up", PSNR_FRAME_PROTOCOL, keys),
+            metric_from_samples("ssim", clips["ssim"], "1", "up", SSIM_PROTOCOL, keys),
             metric_from_samples(
-                "psnr_mean_colour_db", clips["psnr_mean_colour_db"], "dB", "none", f"{PSNR_PROTOCOL};of=mean_colour"
+                "psnr_mean_colour_db",
+                clips["psnr_mean_colour_db"],
+                "dB",
+                "none",
+                f"{PSNR_PROTOCOL};of=mean_colour",
+                keys,
             ),
             metric_from_samples(
-                down, clips[down], "dB", "none", f"{PSNR_PROTOCOL};of=bilinear_down_up_{self.down_factor}"
+                down, clips[down], "dB", "none", f"{PSNR_PROTOCOL};of=bilinear_down_up_{self.down_factor}", keys
             ),
         ]
 

@@ -60,14 +60,14 @@ class NoiseRobustness:
             raise ValueError(f"cannot merge noise levels {other.noise} into {self.noise}")
         self._values.extend(other._values)
 
-    def compute(self) -> list[MetricValue]:
-        """``psnr_noise_{level}_db`` for every level: mean over clips with 95 % interval."""
+    def compute(self, keys: Sequence[str] | None = None) -> list[MetricValue]:
+        """``psnr_noise_{level}_db`` for every level: mean over clips with 95 % interval; keys: each window's clip."""
         if not self._values:
             raise ValueError("no clips yet: call update first")
         table = torch.cat(self._values)
         return [
             metric_from_samples(
-                f"psnr_noise_{level:g}_db", table[:, index], "dB", "up", f"{ROBUSTNESS_PROTOCOL};noise={level:g}"
+                f"psnr_noise_{level:g}_db", table[:, index], "dB", "up", f"{ROBUSTNESS_PROTOCOL};noise={level:g}", keys
             )
             for index, level in enumerate(self.noise)
         ]

@@ -53,6 +53,8 @@ class NegativeLogLikelihood(nn.Module):
         distance = absolute
         lpips = None
         if self.perceptual is not None:
+            if isinstance(self.perceptual, nn.Module):
+                self.perceptual.to(reconstruction.device)
             per_frame = self.perceptual(reconstruction, target)
             distance = absolute + self.perceptual_weight * per_frame
             lpips = per_frame.mean()

@@ -14,6 +14,9 @@ from ssvae.core.types import MetricValue
 
 logger = logging.getLogger(__name__)
 
+FIELDS = ("reg", "channels", "resolution", "seed")
+"""What every cell has; other fields are further swept values, such as ``strength.lcr``."""
+
 REGULARIZER_ORDER = ("none", "lcr", "lmr", "lcr_lmr")
 """Rows come in this order; other regularisers follow alphabetically."""
 
@@ -32,8 +35,8 @@ class Curve:
 class CellRow:
     """One cell of a sweep with everything its finished stages measured.
 
-    fields: the swept values (reg, channels, resolution, seed). status: running, finished, failed or killed; reason: why
-    it is not finished. metrics, curves: by name; where two stages give the same name, the later stage counts.
+    fields: the swept values, :data:`FIELDS` and others. status: running, finished, failed or killed; reason: why it is
+    not finished. metrics, curves: by name; where two stages give the same name, the later stage counts.
     """
 
     cell_id: str
@@ -49,9 +52,15 @@ class CellRow:
         return None if found is None or math.isnan(found.value) else found.value
 
     @property
+    def others(self) -> dict[str, str]:
+        """Swept values beyond :data:`FIELDS` as text, by name in alphabetical order."""
+        return {name: str(self.fields[name]) for name in sorted(set(self.fields) - set(FIELDS))}
+
+    @property
     def label(self) -> str:
-        """Short name such as ``lcr, 48 ch``."""
-        return f"{self.fields.get('reg', '?')}, {self.fields.get('channels', '?')} ch"
+        """Short name such as ``lcr, 48 ch`` or ``lcr, 48 ch, strength.lcr=0.2``: no resolution, no seed."""
+        known = [str(self.fields.get("reg", "?")), f"{self.fields.get('channels', '?')} ch"]
+        return ", ".join([*known, *(f"{name}={value}" for name, value in self.others.items())])
 
 
 def sweep_folder(root: Path, sweep: str) -> Path:
@@ -65,19 +74,42 @@ def sweep_folder(root: Path, sweep: str) -> Path:
     return folder
 
 
+def cell_paths(root: Path, sweep: str) -> list[Path]:
+    """Files of a sweep's cells, by name: those that ``cells`` in its ``sweep.json`` lists, else (older sweeps) all.
+
+    A name can be used again with other settings: what an earlier use left behind is no cell of the sweep any more.
+    Raises ValueError for an unknown sweep, an unreadable list, or a listed cell that is not there.
+    """
+    folder = sweep_folder(root, sweep)
+    there = {path.stem: path for path in sorted((folder / "cells").glob("*.json"))}
+    record = folder / "sweep.json"
+    listed = _read(record).get("cells") if record.exists() else None
+    if listed is None:
+        return list(there.values())
+    if not isinstance(listed, list) or not all(isinstance(cell, str) for cell in listed):
+        raise ValueError(f"cells in {record} is {listed!r}: it must be a list of cell ids")
+    if missing := sorted(set(listed) - set(there)):
+        raise ValueError(
+            f"cells of {record} are not in {folder / 'cells'}: {', '.join(missing)}; run the sweep's command again"
+        )
+    return [there[cell] for cell in sorted(set(listed))]
+
+
 def collect(root: Path, sweep: str) -> list[CellRow]:
-    """Rows of every cell of a sweep, sorted by channels, resolution, regulariser, seed.
+    """Rows of the cells of a sweep (:func:`cell_paths`), sorted by :func:`sort_key`.
 
     Raises ValueError for an unknown sweep, an unreadable file, or a metric with two protocols.
     """
-    paths = sorted((sweep_folder(root, sweep) / "cells").glob("*.json"))
-    rows = sorted((read_cell(root, path) for path in paths), key=sort_key)
+    rows = sorted((read_cell(root, path) for path in cell_paths(root, sweep)), key=sort_key)
     check_protocols(rows)
     return rows
 
 
 def read_cell(root: Path, path: Path) -> CellRow:
-    """One cell; of its stages only finished ones (with ``done.json``) are read."""
+    """The cell of the file ``<root>/runs/sweeps/<sweep>/cells/<cell_id>.json``, without a look at its sweep's others.
+
+    Of its stages only finished ones (with ``done.json``) are read. Raises ValueError for an unreadable file.
+    """
     cell = _read(path)
     metrics: dict[str, MetricValue] = {}
     curves: dict[str, Curve] = {}
@@ -110,16 +142,22 @@ def check_protocols(rows: Sequence[CellRow]) -> None:
 
 
 def sort_key(row: CellRow) -> tuple[Any, ...]:
-    """Order of rows: channels, resolution, regulariser (:data:`REGULARIZER_ORDER` first), seed, cell id."""
+    """Order of rows: channels, resolution, regulariser (:data:`REGULARIZER_ORDER` first), other fields, seed, id."""
     reg = str(row.fields.get("reg", ""))
     rank = REGULARIZER_ORDER.index(reg) if reg in REGULARIZER_ORDER else len(REGULARIZER_ORDER)
     numbers = [_number_first(row.fields.get(name)) for name in ("channels", "resolution")]
-    return (*numbers, rank, reg, _number_first(row.fields.get("seed")), row.cell_id)
+    others = tuple((name, _number_first(text)) for name, text in row.others.items())
+    return (*numbers, rank, reg, others, _number_first(row.fields.get("seed")), row.cell_id)
 
 
 def _number_first(value: Any) -> tuple[int, float, str]:
-    """Sort numbers by size, before any text."""
-    return (0, float(value), "") if isinstance(value, int | float) else (1, 0.0, str(value))
+    """Sort numbers, also those written as text, by size and before any other text."""
+    try:
+        number = float(str(value))
+    except ValueError:
+        return (1, 0.0, str(value))
+    # NaN has no place in an order.
+    return (1, 0.0, str(value)) if math.isnan(number) else (0, number, "")
 
 
 def _metrics(path: Path) -> dict[str, MetricValue]:

@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterable, Sequence
 from ssvae.core.types import MetricValue
 from ssvae.report.collect import CellRow
 
-FIELDS = ("reg", "channels", "resolution", "seed")
-
 FIRST_METRICS = (
     "psnr_db",
     "ssim",
@@ -106,6 +104,11 @@ def rounded(value: float | None) -> str:
     if digits > 7 or digits < -2:
         return f"{value:.3e}"
     return f"{value:.{max(0, digits)}f}"
+
+
+def other_fields(rows: Iterable[CellRow]) -> list[str]:
+    """Names of the swept values beyond reg, channels, resolution and seed, in alphabetical order."""
+    return sorted({name for row in rows for name in row.others})
 
 
 def field_text(row: CellRow, name: str) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ssvae.report.collect import CellRow
-from ssvae.report.columns import MAIN_METRICS, example, groups, present
+from ssvae.report.columns import MAIN_METRICS, example, field_text, groups, other_fields, present
 
 Verdict = Literal["better", "worse", "inside seed spread", "seed spread unknown"]
 
@@ -25,8 +25,9 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A regulariser against ``none`` at one channel count and resolution.
+    """A regulariser against ``none`` at one channel count, resolution and value of every other field.
 
+    others: (name, value) of the swept values beyond reg, channels, resolution and seed, values as text.
     difference: mean over seeds minus that of the baseline. noise: standard deviation of the difference of two single
     seeds, √(s² + s_baseline²), None where no setting has two seeds. A gap up to ``noise`` is inside the seed spread.
     """
@@ -35,6 +36,7 @@ class Difference:
     reg: str
     channels: str
     resolution: str
+    others: tuple[tuple[str, str], ...]
     value: float
     baseline: float
     difference: float
@@ -43,35 +45,55 @@ class Difference:
 
 
 def spread(rows: Sequence[CellRow], metric: str) -> Spread | None:
-    """Mean and sample standard deviation of a metric over the finished rows, None where none has it."""
-    values = [value for row in rows if row.status == "finished" and (value := row.value(metric)) is not None]
-    values = [value for value in values if math.isfinite(value)]
-    if not values:
+    """Mean and sample standard deviation of a metric over the seeds of the finished rows, None where none has it.
+
+    ``rows`` are of one setting, equal but for the seed; rows of one seed count once, by their mean: a repetition tells
+    nothing of another seed.
+    """
+    by_seed: dict[str, list[float]] = {}
+    for row in rows:
+        value = row.value(metric)
+        if row.status == "finished" and value is not None and math.isfinite(value):
+            by_seed.setdefault(field_text(row, "seed"), []).append(value)
+    if not by_seed:
         return None
+    values = [statistics.fmean(repeated) for repeated in by_seed.values()]
     return Spread(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, len(values))
 
 
 def compare(rows: Sequence[CellRow], metrics: Sequence[str] = MAIN_METRICS, baseline: str = "none") -> list[Difference]:
     """Every regulariser against ``baseline`` at the same channels and resolution, for each metric that is there.
 
-    Metrics without a better direction get the verdict ``higher`` or ``lower``.
+    Other fields are equal too, where the baseline has them; a setting without such a baseline is not compared. Metrics
+    without a better direction get the verdict ``higher`` or ``lower``.
     """
     found = []
     for (channels, resolution), alike in groups(rows, ["channels", "resolution"]).items():
-        regs = {reg: members for (reg,), members in groups(alike, ["reg"]).items()}
-        for metric in present(alike, metrics):
-            base = spread(regs.get(baseline, []), metric)
-            if base is None:
-                continue
-            for reg, members in regs.items():
-                ours = spread(members, metric) if reg != baseline else None
-                if ours is None:
+        settings = list(groups(alike, ["reg", *other_fields(alike)]).items())
+        bases = [members for (reg, *_), members in settings if reg == baseline]
+        for (reg, *_), members in settings:
+            against = _baseline_of(members[0], bases) if reg != baseline else []
+            for metric in present(members, metrics):
+                ours, base = spread(members, metric), spread(against, metric)
+                if ours is None or base is None:
                     continue
                 gap = ours.mean - base.mean
                 noise = _noise(ours, base)
-                verdict = _verdict(gap, noise, example(alike, metric).direction)
-                found.append(Difference(metric, reg, channels, resolution, ours.mean, base.mean, gap, noise, verdict))
+                verdict = _verdict(gap, noise, example(members, metric).direction)
+                others = tuple(members[0].others.items())
+                found.append(
+                    Difference(metric, reg, channels, resolution, others, ours.mean, base.mean, gap, noise, verdict)
+                )
     return found
+
+
+def _baseline_of(row: CellRow, bases: Sequence[list[CellRow]]) -> list[CellRow]:
+    """The baseline setting whose other fields all equal the row's; of several the one that shares most, [] for none.
+
+    A baseline may lack a field that does not act on it, such as the strength of a regulariser it has not.
+    """
+    fitting = [base for base in bases if base[0].others.items() <= row.others.items()]
+    return max(fitting, key=lambda base: len(base[0].others), default=[])
 
 
 def _noise(a: Spread, b: Spread) -> float | None:

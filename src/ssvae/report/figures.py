@@ -7,11 +7,12 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -22,11 +23,16 @@ from ssvae.report.columns import field_text
 SPECTRUM_DEFINITION = "3-D DCT-II of normalised latents, mean squared coefficient by index, divided by the sum"
 VARIANCE_DEFINITION = "cumulative share of the k largest eigenvalues of the channel covariance"
 
+_Fill = Literal["full", "none", "left", "right"]
+
 # Okabe and Ito's palette: told apart with every common colour-vision deficiency.
 _COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#A6761D")
 _DASHES: tuple[str | tuple[int, tuple[float, ...]], ...] = ("-", (0, (4, 2)), (0, (1, 1.4)), (0, (6, 2, 1, 2)))
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+_FILLS: tuple[_Fill, ...] = ("full", "none", "left", "right")
+_PALEST = 0.6  # share of white: a paler line is lost on white paper
 _DEFINITION_WIDTH = 115
+_LEGEND_WIDTH = 105  # characters
 _STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.titlesize": 10,
@@ -46,6 +52,7 @@ class _Line:
     colour: str
     dash: str | tuple[int, tuple[float, ...]]
     marker: str
+    fill: _Fill
     shift: float
 
 
@@ -89,7 +96,7 @@ def _draw(rows: Sequence[CellRow], curve: str, title: str, definition: str) -> t
             first = int(line.shift * every)
             axes.plot(
                 data.x, y, color=line.colour, linestyle=line.dash, marker=line.marker, markersize=3.8,
-                markevery=(first, every), label=_label(line.row, rows),
+                fillstyle=line.fill, markevery=(first, every), label=_label(line.row, rows),
             )  # fmt: skip
         below = textwrap.wrap(definition, _DEFINITION_WIDTH)
         axes.set_title(title + "\n" * len(below), loc="left", fontweight="bold")
@@ -97,14 +104,19 @@ def _draw(rows: Sequence[CellRow], curve: str, title: str, definition: str) -> t
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         if lines:
             columns = len({field_text(line.row, "channels") for line in lines})
-            figure.legend(loc="outside lower center", ncols=max(2, min(columns, 4)), handlelength=3.6)
+            fitting = _LEGEND_WIDTH // (max(len(_label(line.row, rows)) for line in lines) + 7)
+            columns = max(1, min(max(2, columns), 4, fitting))
+            figure.legend(loc="outside lower center", ncols=columns, handlelength=3.6)
         else:
             axes.text(0.5, 0.5, "no cell has this curve yet", transform=axes.transAxes, ha="center")
     return figure, axes
 
 
 def _styles(rows: Sequence[CellRow]) -> list[_Line]:
-    """Colour and marker by regulariser, the same in every sweep for the known four; line style by channel count."""
+    """Colour and marker by regulariser, the same in every sweep for the known four; line style by channel count.
+
+    Where a regulariser comes with several values of other fields, each has its shade of the colour and its marker fill.
+    """
     known = list(REGULARIZER_ORDER)
     regs = known + sorted({field_text(row, "reg") for row in rows} - set(known))
     counts = sorted({field_text(row, "channels") for row in rows}, key=lambda text: (len(text), text))
@@ -112,8 +124,23 @@ def _styles(rows: Sequence[CellRow]) -> list[_Line]:
     for row in rows:
         reg = regs.index(field_text(row, "reg"))
         dash = _DASHES[counts.index(field_text(row, "channels")) % len(_DASHES)]
-        found.append(_Line(row, _COLOURS[reg % len(_COLOURS)], dash, _MARKERS[reg % len(_MARKERS)], reg % 4 / 4))
+        settings = list(
+            dict.fromkeys(tuple(r.others.items()) for r in rows if r.fields.get("reg") == row.fields.get("reg"))
+        )
+        setting = settings.index(tuple(row.others.items()))
+        colour = _shade(_COLOURS[reg % len(_COLOURS)], setting, len(settings))
+        fill = _FILLS[setting % len(_FILLS)]
+        found.append(_Line(row, colour, dash, _MARKERS[reg % len(_MARKERS)], fill, reg % 4 / 4))
     return found
+
+
+def _shade(colour: str, index: int, count: int) -> str:
+    """The colour itself first, then mixed with ever more white."""
+    if index == 0:
+        return colour
+    white = _PALEST * index / (count - 1)
+    red, green, blue = (part + (1 - part) * white for part in to_rgb(colour))
+    return to_hex((red, green, blue))
 
 
 def _label(row: CellRow, rows: Sequence[CellRow]) -> str:

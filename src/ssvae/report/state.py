@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ssvae.report.collect import sweep_folder
+from ssvae.report.collect import cell_paths
 
 _TAIL_BYTES = 1 << 16
 
@@ -25,8 +25,11 @@ class CellState:
 
 
 def sweep_state(root: Path, sweep: str) -> list[CellState]:
-    """State of every cell, in the order of the file names; raises ValueError for an unknown sweep."""
-    return [_state(root, path) for path in sorted((sweep_folder(root, sweep) / "cells").glob("*.json"))]
+    """State of the sweep's cells (:func:`~ssvae.report.collect.cell_paths`), in the order of the file names.
+
+    Raises ValueError for an unknown sweep or a listed cell that is not there.
+    """
+    return [_state(root, path) for path in cell_paths(root, sweep)]
 
 
 def state_lines(states: Sequence[CellState]) -> list[str]:

@@ -11,10 +11,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ssvae.report.collect import CellRow, check_protocols
+from ssvae.report.collect import FIELDS, CellRow, check_protocols
 from ssvae.report.columns import (
     BASELINES,
-    FIELDS,
     MAIN_METRICS,
     best_cells,
     example,
@@ -22,6 +21,7 @@ from ssvae.report.columns import (
     groups,
     heading,
     metric_order,
+    other_fields,
     present,
     rounded,
 )
@@ -46,7 +46,7 @@ def table_csv(rows: Sequence[CellRow]) -> str:
     """
     check_protocols(rows)
     metrics = metric_order(name for row in rows for name in row.metrics)
-    others = sorted({name for row in rows for name in row.fields} - set(FIELDS))
+    others = other_fields(rows)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([*FIELDS, "status", "cell_id", *metrics, *others, "reason"])
@@ -103,8 +103,9 @@ def _main_table(rows: Sequence[CellRow]) -> str:
         for name in metrics
         for cell in best_cells(alike, name)
     }
+    fields = [*FIELDS, *other_fields(rows)]
     reasons = any(row.reason for row in rows)
-    head = [*FIELDS, "status", *(heading(rows, name) for name in metrics), *(["reason"] if reasons else [])]
+    head = [*fields, "status", *(heading(rows, name) for name in metrics), *(["reason"] if reasons else [])]
     body = []
     for row in rows:
         numbers = [
@@ -112,31 +113,33 @@ def _main_table(rows: Sequence[CellRow]) -> str:
             for name in metrics
         ]
         reason = [_one_line(row.reason or "")] if reasons else []
-        body.append([*(field_text(row, name) for name in FIELDS), row.status, *numbers, *reason])
-    return markdown_table(head, body, left={0, 4} | ({len(head) - 1} if reasons else set()))
+        body.append([*(field_text(row, name) for name in fields), row.status, *numbers, *reason])
+    return markdown_table(head, body, left={0, len(fields)} | ({len(head) - 1} if reasons else set()))
 
 
 def _seed_table(rows: Sequence[CellRow]) -> str:
-    """Mean ± standard deviation, where some setting has several finished seeds."""
+    """Mean ± standard deviation, where some setting (rows equal but for the seed) has several finished seeds."""
     metrics = present(rows, MAIN_METRICS)
+    setting = ["reg", "channels", "resolution", *other_fields(rows)]
     body = []
-    for key, alike in groups(rows, ["reg", "channels", "resolution"]).items():
+    for key, alike in groups(rows, setting).items():
         done = [row for row in alike if row.status == "finished"]
-        if len(done) > 1:
-            body.append([*key, str(len(done)), *(_mean_std(done, name) for name in metrics)])
+        seeds = len({field_text(row, "seed") for row in done})
+        if seeds > 1:
+            body.append([*key, str(seeds), *(_mean_std(done, name, seeds) for name in metrics)])
     if not body:
         return ""
-    head = ["reg", "channels", "resolution", "seeds", *(heading(rows, name) for name in metrics)]
+    head = [*setting, "seeds", *(heading(rows, name) for name in metrics)]
     return "## Seed spread\n\nMean ± standard deviation over finished seeds.\n\n" + markdown_table(head, body, left={0})
 
 
-def _mean_std(rows: Sequence[CellRow], metric: str) -> str:
+def _mean_std(rows: Sequence[CellRow], metric: str, seeds: int) -> str:
     found = spread(rows, metric)
     if found is None:
         return ""
     if found.std is None:
         return f"{rounded(found.mean)} (1 seed)"
-    note = "" if found.n == len(rows) else f" (n={found.n})"
+    note = "" if found.n == seeds else f" (n={found.n})"
     return f"{rounded(found.mean)} ± {rounded(found.std)}{note}"
 
 
@@ -145,13 +148,16 @@ def _gap_table(rows: Sequence[CellRow]) -> str:
     if not differences:
         return ""
     metrics = present(rows, MAIN_METRICS)
-    by_cell: dict[tuple[str, str, str], dict[str, str]] = {}
+    others = other_fields(rows)
+    by_cell: dict[tuple[str, ...], dict[str, str]] = {}
     for d in differences:
         mark = {"inside seed spread": " (≈)", "better": " (+)", "worse": " (−)"}.get(d.verdict, "")
         sign = "+" if d.difference >= 0 else "−"
-        texts = by_cell.setdefault((d.reg, d.channels, d.resolution), {})
+        swept = dict(d.others)
+        key = (d.reg, d.channels, d.resolution, *(swept.get(name, "") for name in others))
+        texts = by_cell.setdefault(key, {})
         texts[d.metric] = f"{sign}{rounded(abs(d.difference))}{mark}"
-    head = ["reg", "channels", "resolution", *(heading(rows, name) for name in metrics)]
+    head = ["reg", "channels", "resolution", *others, *(heading(rows, name) for name in metrics)]
     body = [[*key, *(texts.get(name, "") for name in metrics)] for key, texts in by_cell.items()]
     known = any(d.noise is not None for d in differences)
     legend = (
@@ -159,6 +165,8 @@ def _gap_table(rows: Sequence[CellRow]) -> str:
         if known
         else "One seed a setting: the seed spread is unknown, small gaps mean nothing."
     )
+    if others:
+        legend += " Against `none` with the same other swept values, where it has them; without such a cell, no gap."
     return f"## Gap to none\n\n{legend}\n\n" + markdown_table(head, body, left={0})
 
 
@@ -174,7 +182,8 @@ def _every_metric(rows: Sequence[CellRow]) -> str:
     for row in shown:
         size = f" @{field_text(row, 'resolution')}" if sizes else ""
         seed = f" s{field_text(row, 'seed')}" if several else ""
-        head.append(f"{field_text(row, 'reg')} {field_text(row, 'channels')}{size}{seed}")
+        more = "".join(f" {name}={value}" for name, value in row.others.items())
+        head.append(f"{field_text(row, 'reg')} {field_text(row, 'channels')}{size}{more}{seed}")
     body = []
     for name in metrics:
         metric = example(rows, name)

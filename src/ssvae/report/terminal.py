@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ssvae.report.collect import CellRow, check_protocols
-from ssvae.report.columns import best_cells, example, field_text, groups, present, rounded
+from ssvae.report.columns import best_cells, example, field_text, groups, other_fields, present, rounded
 
 _COLUMNS = {
     "psnr_db": "PSNR",
@@ -26,7 +26,7 @@ _ARROWS = {"up": "↑", "down": "↓", "none": ""}
 
 
 def terminal_table(rows: Sequence[CellRow], title: str) -> Table:
-    """The main columns, one section a channel count, the best value of each section in bold.
+    """Swept fields and main metrics, one section a channel count, the best value of each section in bold.
 
     Reasons of cells that did not finish stand below, so that they never squeeze the numbers. Raises ValueError on mixed
     protocols.
@@ -41,11 +41,15 @@ def terminal_table(rows: Sequence[CellRow], title: str) -> Table:
     table.add_column("reg", no_wrap=True)
     for name in ("ch", "px", "seed") if sizes else ("ch", "seed"):
         table.add_column(name, justify="right", no_wrap=True)
+    others = other_fields(rows)
+    for name in others:
+        # Names are long; where space is short they are folded, before any number is.
+        table.add_column(Text(name), justify="right", overflow="fold")
     table.add_column("status", no_wrap=True)
     for name in metrics:
         arrow = _ARROWS[example(rows, name).direction]
         table.add_column(_COLUMNS[name] + arrow, justify="right", no_wrap=True)
-    fields = ("reg", "channels", "resolution", "seed") if sizes else ("reg", "channels", "seed")
+    fields = ["reg", "channels", *(["resolution"] if sizes else []), "seed", *others]
     for alike in groups(rows, ["channels", "resolution"]).values():
         best = {name: best_cells(alike, name) for name in metrics}
         for row in alike:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from ssvae.build import default_device
 from ssvae.config.data import DataConfig
 from ssvae.config.score import Weights
 from ssvae.config.tree import ProbeStageConfig
@@ -34,8 +35,10 @@ def run(
 
     The normaliser that diffusion uses is the training side's.
     """
-    vae = load_vae_folder(vae_folder(trained, weights.value)).eval()
+    device = default_device()
+    vae = load_vae_folder(vae_folder(trained, weights.value), device=device)
     source = sources(stage.data)
+    source.count_rejects(folder)
     counts = {"train": stage.latents.windows * len(source.train), "heldout": stage.probe.sample.clips}
     for side in SIDES:
         keys = source.train if side == "train" else source.heldout
@@ -43,7 +46,7 @@ def run(
         done = 0
         with LatentWriter(folder / side, {"trained": trained.name, "weights": weights.value, "side": side}) as writer:
             for batch in source.windows(keys, stage.resolution, counts[side], stage.latents.batch):
-                writer.add(vae.encode(batch.video).mode(), batch.keys, batch.captions, batch.labels)
+                writer.add(vae.encode(batch.video.to(device)).mode(), batch.keys, batch.captions, batch.labels)
                 done += len(batch.keys)
                 progress.advance(done)
     write_json(folder / "metrics.json", [])

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ssvae.build import default_device
 from ssvae.config.data import DataConfig
 from ssvae.config.tree import MeasureStageConfig
 from ssvae.core.files import write_json
@@ -41,30 +42,35 @@ def run(
     trained: folder of the stage that made the weights. samples: clips kept as original beside reconstruction.
     """
     score = stage.score
-    vae = load_vae_folder(vae_folder(trained, score.weights.value)).eval()
+    device = default_device()
+    vae = load_vae_folder(vae_folder(trained, score.weights.value), device=device)
     source = sources(stage.data)
+    source.count_rejects(folder)
     reconstruction = ReconstructionStatistics(score.downsample)
     robustness = NoiseRobustness(vae.decode, vae.latent_std, score.noise)
     means: list[Tensor] = []
     logvars: list[Tensor] = []
     kept: list[Tensor] = []
+    keys: list[str] = []
     done = 0
     progress.start("measure", score.clips, 0)
     for batch in source.windows(source.heldout, stage.resolution, score.clips, score.batch):
-        posterior = vae.encode(batch.video)
+        video = batch.video.to(device)
+        posterior = vae.encode(video)
         latent = posterior.mode()
         decoded = vae.decode(latent)
-        reconstruction.update(decoded, batch.video)
-        robustness.update(latent, batch.video, torch_generator(NOISE_SEED, "measure/noise", done))
-        means.append(posterior.mean)
-        logvars.append(posterior.logvar)
+        reconstruction.update(decoded, video)
+        robustness.update(latent, video, torch_generator(NOISE_SEED, "measure/noise", done))
+        means.append(posterior.mean.cpu())
+        logvars.append(posterior.logvar.cpu())
         if len(kept) < samples:
-            kept += list(torch.cat([batch.video, decoded.clamp(-1, 1)], dim=-1)[: samples - len(kept)])
+            kept += list(torch.cat([video, decoded.clamp(-1, 1)], dim=-1)[: samples - len(kept)].cpu())
+        keys += batch.keys
         done += len(batch.keys)
         progress.advance(done)
     window, block = (_triple(values) for values in (score.window, score.block))
-    report = latent_report(torch.cat(means), torch.cat(logvars), block, window)
-    values = [*reconstruction.compute(), *report.values, *robustness.compute()]
+    report = latent_report(torch.cat(means), torch.cat(logvars), block, window, keys=keys)
+    values = [*reconstruction.compute(keys), *report.values, *robustness.compute(keys)]
     for index, clip in enumerate(kept):
         write_video(folder / "samples" / f"reconstruction_{index}.mp4", clip, stage.resolution.fps)
     _write(folder, values, report)

@@ -64,8 +64,14 @@ class StagePlan:
         return float(read_json(self.folder / "done.json")["seconds"])
 
 
-def plan_cell(cfg: Config, root: Path, fingerprints: Fingerprints) -> dict[str, StagePlan]:
-    """The stages that ``cfg.stage`` computes or needs, in order."""
+def plan_cell(
+    cfg: Config, root: Path, fingerprints: Fingerprints, conditions: Fingerprints | None = None
+) -> dict[str, StagePlan]:
+    """The stages that ``cfg.stage`` computes or needs, in order.
+
+    fingerprints: of a data set's content; conditions: of the captions and labels in its meta lines, which only the
+    probe reads.
+    """
     stages = cfg.stages
     plans: dict[str, StagePlan] = {}
 
@@ -94,7 +100,8 @@ def plan_cell(cfg: Config, root: Path, fingerprints: Fingerprints) -> dict[str, 
         clips = {"resolution": _clip(probe.resolution), "data": data_science(probe.data, fingerprints)}
         # The cache also holds the held-out windows that the samples are scored against.
         cached = {**plain(probe.latents), "heldout": probe.probe.sample.clips}
-        add("latents", {**clips, "latents": cached, "weights": weights}, ("pretrain",))
+        told = conditions(probe.data) if conditions is not None else None
+        add("latents", {**clips, "latents": cached, "weights": weights, "conditions": told}, ("pretrain",))
         add(
             "probe",
             {**clips, "probe": plain(probe.probe), "weights": weights, "seed": cfg.seed},

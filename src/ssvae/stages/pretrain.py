@@ -64,6 +64,7 @@ def run(
     for regularizer in regularizers.values():
         regularizer.check_grid(grid)
     source = sources(stage.data)
+    source.count_rejects(folder)
     batches = source.batches(stage.data, resolution, batch=stage.train.batch, seed=seed, workers=runtime.workers)
     ema = train_vae(
         vae=vae,
@@ -104,7 +105,8 @@ def _store(vae: VideoVAE, where: Path, stage: VaeStageConfig, source: Source, pr
     wanted = min(STATISTICS_CLIPS, STATISTICS_PER_CLIP * len(source.train))
     progress.start("latent statistics", wanted, 0)
     for batch in source.windows(source.train, stage.resolution, wanted, 16):
-        moments = channel_moments(vae.encode(batch.video).mode(), moments)
+        video = batch.video.to(vae.latent_mean.device)
+        moments = channel_moments(vae.encode(video).mode().cpu(), moments)
         counted += len(batch.keys)
         progress.advance(counted)
     assert moments is not None, "there are training clips"

@@ -31,7 +31,7 @@ from ssvae.flow.sampler import euler_sample
 from ssvae.metrics.interval import metric_from_samples
 from ssvae.metrics.probe import extract_features, probe_fd, reward_metrics
 from ssvae.models.dit import VideoDiT
-from ssvae.models.features import load_probe_features, load_probe_judge, standard_clip
+from ssvae.models.features import FRAMES, SIDE, load_probe_features, load_probe_judge, standard_clip
 from ssvae.models.vae import VideoVAE
 from ssvae.models.weights import load_vae_folder
 from ssvae.stages.pretrain import vae_folder
@@ -91,11 +91,14 @@ def run(
     if ema is not None:
         ema.copy_to(dit)
     write_atomic(folder / "dit.safetensors", lambda path: save_file(dit.state_dict(), path))
-    vae = load_vae_folder(vae_folder(trained, weights.value)).to(accelerator.device).eval()
+    vae = load_vae_folder(vae_folder(trained, weights.value), device=accelerator.device)
     # Held-out latents live in the training side's coordinates: a model must not see held-out statistics.
     normalized = _normalize(cache, heldout.raw(slice(None)))
-    values = [_validation(dit, probe, normalized, conditions)]
-    values += _scores(stage, dit, vae, cache, heldout, conditions, sources(stage.data), folder, samples, progress)
+    keys = [entry.key for entry in heldout.samples]
+    values = [_validation(dit, probe, normalized, conditions, keys)]
+    source = sources(stage.data)
+    source.count_rejects(folder)
+    values += _scores(stage, dit, vae, cache, heldout, conditions, source, folder, samples, progress)
     write_json(folder / "metrics.json", [value.to_json() for value in values])
 
 
@@ -129,7 +132,9 @@ def _column(values: Tensor) -> Tensor:
     return values.view(1, -1, 1, 1, 1)
 
 
-def _validation(dit: VideoDiT, probe: ProbeConfig, latents: Tensor, conditions: Conditions) -> MetricValue:
+def _validation(
+    dit: VideoDiT, probe: ProbeConfig, latents: Tensor, conditions: Conditions, keys: Sequence[str]
+) -> MetricValue:
     losses = validation_loss(
         dit=dit,
         latents=latents,
@@ -139,7 +144,9 @@ def _validation(dit: VideoDiT, probe: ProbeConfig, latents: Tensor, conditions: 
         batch=probe.sample.batch,
         seed=SCORE_SEED,
     )
-    return metric_from_samples("diffusion_loss", losses, "1", "down", f"{LOSS_PROTOCOL};draws={probe.validation_draws}")
+    return metric_from_samples(
+        "diffusion_loss", losses, "1", "down", f"{LOSS_PROTOCOL};draws={probe.validation_draws}", keys
+    )
 
 
 @torch.no_grad()
@@ -172,19 +179,17 @@ def _scores(
         noise = torch.stack(
             [torch.randn(cache.latents.shape[1:], generator=torch_generator(SCORE_SEED, "sample", row)) for row in rows]
         )
-        generated = generate(dit, noise, [conditions.heldout[row] for row in rows], sample)
+        generated = generate(dit, noise, [conditions.heldout[row] for row in rows], sample, stage.probe.flow.shift)
         for name, latents in (("", generated), ("_gaussian", noise)):
-            videos = vae.decode(_denormalize(cache, latents)).clamp(-1, 1)
+            videos = _decode(vae, _denormalize(cache, latents))
             if not name and start < samples:
                 for row, video in zip(rows, videos, strict=True):
                     if row < samples:
                         write_video(folder / "samples" / f"generated_{row}.mp4", video, stage.resolution.fps)
             made[name].append(standard_clip(videos))
-        made["_reconstruction"].append(
-            standard_clip(vae.decode(heldout.raw(slice(rows.start, rows.stop))).clamp(-1, 1))
-        )
+        made["_reconstruction"].append(standard_clip(_decode(vae, heldout.raw(slice(rows.start, rows.stop)))))
         progress.advance(rows.stop)
-    calibrated = stage.data.kind is DataKind.synthetic
+    calibrated = _calibrated(stage)
     reference = extract_features(network, real)
     clips = {name: torch.cat(parts) for name, parts in made.items()}
     values = []
@@ -192,11 +197,26 @@ def _scores(
         value = probe_fd(reference, extract_features(network, videos), card=card, calibrated=calibrated)
         values.append(replace(value, name=f"probe_fd{name}", direction="down" if not name else "none"))
     captions = [entry.caption for entry in heldout.samples]
-    values += reward_metrics(clips[""], captions, judge=judge, card=judge_card, calibrated=calibrated)
+    keys = [entry.key for entry in heldout.samples]
+    values += reward_metrics(clips[""], captions, judge=judge, card=judge_card, calibrated=calibrated, keys=keys)
     return values
 
 
-def generate(dit: VideoDiT, noise: Tensor, conditions: Sequence[str | int | None], sample: SampleConfig) -> Tensor:
+def _calibrated(stage: ProbeStageConfig) -> bool:
+    """Are these clips of the kind and the size that the shipped networks were trained on?"""
+    clip = stage.resolution
+    trained_on = (FRAMES, SIDE, SIDE, 8.0)
+    return stage.data.kind is DataKind.synthetic and (clip.frames, clip.height, clip.width, clip.fps) == trained_on
+
+
+def _decode(vae: VideoVAE, latents: Tensor) -> Tensor:
+    """Clips in [-1, 1] on the CPU."""
+    return vae.decode(latents.to(vae.latent_mean.device)).clamp(-1, 1).cpu()
+
+
+def generate(
+    dit: VideoDiT, noise: Tensor, conditions: Sequence[str | int | None], sample: SampleConfig, shift: float
+) -> Tensor:
     """Normalised latents (N,C,F,h,w) from ``noise``, one a condition, by guided Euler steps."""
     ids = dit.encode_conditions(conditions)
     guidance = sample.guidance if ids is not None else 1.0
@@ -208,4 +228,5 @@ def generate(dit: VideoDiT, noise: Tensor, conditions: Sequence[str | int | None
         guidance=guidance,
         condition=ids,
         null_condition=null,
+        shift=shift,
     )

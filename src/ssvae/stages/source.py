@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ssvae.config.data import DataConfig, DataKind
 from ssvae.config.resolution import ResolutionConfig
-from ssvae.core.files import exclusive
+from ssvae.core.files import exclusive, read_json, write_json
 from ssvae.core.identity import fingerprint
 from ssvae.core.progress import Progress
 from ssvae.data.evaluation import EvaluationClip, evaluation_clips
@@ -37,7 +37,10 @@ class WindowBatch:
 
 
 class Source:
-    """One opened data set. train, heldout: keys of the two sides of the split; fingerprint: of the content."""
+    """One opened data set. train, heldout: keys of the two sides of the split; fingerprint: of the content.
+
+    conditions: fingerprint of the captions and labels in the meta lines.
+    """
 
     def __init__(self, data: DataConfig, index: ShardIndex, images: ShardIndex | None) -> None:
         self.index = index
@@ -48,14 +51,39 @@ class Source:
                 f"data.path = {data.path}: {len(self.train)} clips leave none to hold out for measuring: "
                 "at least 2 clips are needed"
             )
+        self.train_images: list[str] | None = None
+        if images is not None:
+            # By hash of the key, so a picture of a held-out clip that has its key is held out with it.
+            self.train_images, _ = split(images.keys("image"), data.heldout_share, data.split_seed)
         parts = [index.fingerprint, images.fingerprint if images is not None else None]
         self.fingerprint = fingerprint(parts, 32)
-        self._rejects = RejectLog(limit=data.reject_share)
+        # Labels, and captions without a .txt, lie in the meta lines, which the index's own fingerprint leaves out.
+        told = sorted((s.key, str(s.meta.get("caption")), str(s.meta.get("label"))) for s in index.samples)
+        self.conditions = fingerprint([list(row) for row in told], 32)
+        self._limit = data.reject_share
+        self._rejects = RejectLog(limit=self._limit)
+        self._noted: tuple[Path, int] | None = None
+
+    def count_rejects(self, folder: Path) -> None:
+        """Count unusable clips for the stage in ``folder`` from here on, with those that a stopped attempt met.
+
+        They are written to ``rejects.json`` when they are met: steps before a checkpoint are never read again.
+        """
+        self._rejects = RejectLog(limit=self._limit)
+        path = folder / "rejects.json"
+        if path.exists():
+            self._rejects.load_state(read_json(path))
+        self._noted = (path, len(self._rejects.reasons))
 
     @property
     def rejected(self) -> dict[str, int]:
-        """Unusable clips met so far in this process, by reason."""
+        """Number of different unusable clips met by this stage so far, by reason."""
         return self._rejects.counts()
+
+    def _note_rejects(self) -> None:
+        if self._noted is not None and len(self._rejects.reasons) != self._noted[1]:
+            write_json(self._noted[0], self._rejects.state())
+            self._noted = (self._noted[0], len(self._rejects.reasons))
 
     def batches(
         self, data: DataConfig, resolution: ResolutionConfig, *, batch: int, seed: int, workers: int
@@ -70,6 +98,7 @@ class Source:
             batch=batch,
             seed=seed,
             image_index=self.images,
+            image_keys=self.train_images,
             image_weight=data.image_weight,
             video_weight=data.video_weight,
             image_batch=data.image_batch,
@@ -78,6 +107,7 @@ class Source:
         def counted(start: int, stop: int) -> Iterator[Batch]:
             for one in batches(plan, start, stop, workers):
                 self._rejects.add(len(one.keys), one.rejects)
+                self._note_rejects()
                 yield one
 
         return counted
@@ -98,9 +128,11 @@ class Source:
         group: list[EvaluationClip] = []
         for clip in clips:
             group.append(clip)
+            self._note_rejects()
             if len(group) == batch:
                 yield _stack(group)
                 group = []
+        self._note_rejects()
         if group:
             yield _stack(group)
 

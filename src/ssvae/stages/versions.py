@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from ssvae.metrics import protocol
 from ssvae.models.dit import VideoDiT
 from ssvae.models.features import read_card
 from ssvae.objective import nll, vae_step, weighting
 from ssvae.regularizers.kl import KL
 from ssvae.regularizers.lcr import LCR
 from ssvae.regularizers.lmr import LMR
+from ssvae.stats.spectrum import SPECTRUM_PROTOCOL
 from ssvae.train import dit_loop, vae_loop
 
 DATA = 1
@@ -28,7 +30,22 @@ _TRAINING = {
 VERSIONS: dict[str, dict[str, object]] = {
     "base": {**_TRAINING},
     "pretrain": {**_TRAINING},
-    "measure": {"data": DATA, "measure": MEASURE},
+    "measure": {
+        "data": DATA,
+        "measure": MEASURE,
+        "protocols": [
+            protocol.PSNR_PROTOCOL,
+            protocol.PSNR_FRAME_PROTOCOL,
+            protocol.SSIM_PROTOCOL,
+            protocol.EIGEN_PROTOCOL,
+            protocol.EIGEN_NORMALIZED_PROTOCOL,
+            protocol.KL_PROTOCOL,
+            protocol.POSTERIOR_STD_PROTOCOL,
+            protocol.ROBUSTNESS_PROTOCOL,
+            protocol.local_correlation_protocol((1, 1, 1)),
+            SPECTRUM_PROTOCOL,
+        ],
+    },
     "latents": {"data": DATA, "latents": LATENTS},
     "probe": {
         "probe": PROBE,

@@ -90,9 +90,9 @@ def print_plan(
     )
 
 
-def print_problems(problems: Sequence[str]) -> None:
+def print_problems(problems: Sequence[str], headline: str = "no cell was run:") -> None:
     """One problem a line, to stderr."""
     console = Console(stderr=True, soft_wrap=True, highlight=False)
-    console.print(f"[bold red]{len(problems)} problem{'s' if len(problems) > 1 else ''}; no cell was run:[/]")
+    console.print(f"[bold red]{len(problems)} problem{'s' if len(problems) > 1 else ''}; {headline}[/]")
     for line in problems:
         console.print(f"  {line}", markup=False)

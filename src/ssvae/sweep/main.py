@@ -58,13 +58,11 @@ def run_grid(cells: Sequence[Cell], overrides: Sequence[str]) -> int:
         if unmade := _unmade(cells, root):
             print_problems(unmade)
             return 2
-        try:
-            planned = _plan(cells, root, sources)
-        except ValueError as error:
-            print_problems([str(error)])
+        if unusable := _unusable(cells, sources):
+            print_problems(unusable)
             return 2
-        missing = _missing(planned)
-        if missing:
+        planned = _plan(cells, root, sources)
+        if missing := _missing(planned):
             print_problems(missing)
             return 2
         name = sweep_name(planned)
@@ -75,7 +73,8 @@ def run_grid(cells: Sequence[Cell], overrides: Sequence[str]) -> int:
         records = [CellRecord.open(root, name, one.cell, one.cell_id, one.plans) for one in planned]
         tracking = Tracking.open(root, name, planned[0].cell.cfg.track, command, planned, records)
         configs = [record.path.with_suffix(".yaml") for record in records]
-        publish.SweepRecord(command, publish.experiment_notes(records, configs)).save(root, name)
+        ids = sorted({record.cell_id for record in records})
+        publish.SweepRecord(command, publish.experiment_notes(records, configs), ids).save(root, name)
         scheduler = Scheduler(planned, records, tracking, sources, root, progress)
         try:
             scheduler.run()
@@ -87,7 +86,12 @@ def run_grid(cells: Sequence[Cell], overrides: Sequence[str]) -> int:
             tracking.finish("KILLED")
             console.print(f"[yellow]stopped; the same command goes on from there[/] (state: {root / 'runs'})")
             return 130
-    folder = publish.report(root, name, console)
+    try:
+        folder = publish.report(root, name, console)
+    except ValueError as error:
+        print_problems([str(error)], "the cells are done, their table could not be written:")
+        tracking.finish("FAILED")
+        return 1
     failed = [record for record in records if record.status == "failed"]
     tracking.report(folder)
     tracking.finish("FAILED" if failed else "FINISHED")
@@ -101,10 +105,29 @@ def run_grid(cells: Sequence[Cell], overrides: Sequence[str]) -> int:
     return 1 if failed else 0
 
 
+def _unusable(cells: Sequence[Cell], sources: Sources) -> list[str]:
+    """Problems of the data sets of all cells; users' own folders first, since the embedded one has to be rendered."""
+    sets = [
+        stage.data
+        for cell in cells
+        for stage in (cell.cfg.stages.base, cell.cfg.stages.pretrain, cell.cfg.stages.measure, cell.cfg.stages.probe)
+        if stage is not None
+    ]
+    problems: dict[str, None] = {}
+    for data in sorted(sets, key=lambda data: data.kind is DataKind.synthetic):
+        if problems and data.kind is DataKind.synthetic:
+            break
+        try:
+            sources(data)
+        except ValueError as error:
+            problems[str(error)] = None
+    return list(problems)
+
+
 def _plan(cells: Sequence[Cell], root: Path, sources: Sources) -> list[PlannedCell]:
     planned = []
     for cell in cells:
-        plans = plan_cell(cell.cfg, root, lambda data: sources(data).fingerprint)
+        plans = plan_cell(cell.cfg, root, lambda data: sources(data).fingerprint, lambda data: sources(data).conditions)
         planned.append(PlannedCell(cell, plans, cell_id(plans)))
     return planned
 

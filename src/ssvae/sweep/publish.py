@@ -10,23 +10,25 @@ import yaml
 from rich.console import Console
 
 from ssvae.core.files import read_json, write_json
-from ssvae.report.collect import collect
-from ssvae.report.figures import dct_spectrum_figure, explained_variance_figure, save_figure
+from ssvae.report.collect import collect, read_cell
 from ssvae.report.table import TableNotes
 from ssvae.report.terminal import terminal_table
-from ssvae.report.write import write_report
 from ssvae.sweep.record import CellRecord
 
 
 @dataclass
 class SweepRecord:
-    """What a sweep is, for rebuilding its report: the command, and what the table has to say of its experiment."""
+    """What a sweep is, for rebuilding its report: the last command, what its table has to say, which cells it has."""
 
     command: str
     notes: list[str] = field(default_factory=list)
+    cells: list[str] = field(default_factory=list)
 
     def save(self, root: Path, sweep: str) -> None:
-        write_json(root / "runs" / "sweeps" / sweep / "sweep.json", {"command": self.command, "notes": self.notes})
+        write_json(
+            root / "runs" / "sweeps" / sweep / "sweep.json",
+            {"command": self.command, "notes": self.notes, "cells": self.cells},
+        )
 
     @classmethod
     def load(cls, root: Path, sweep: str) -> SweepRecord:
@@ -42,6 +44,9 @@ class SweepRecord:
 
 def report(root: Path, sweep: str, console: Console) -> Path:
     """Write table and figures of what is there, show the table; returns the folder."""
+    # Late, here and below: matplotlib takes a second to import and writes its font cache.
+    from ssvae.report.write import write_report
+
     record = SweepRecord.load(root, sweep)
     rows = collect(root, sweep)
     folder = root / "results" / sweep
@@ -57,11 +62,13 @@ def cell_figures(root: Path, sweep: str, record: CellRecord) -> Path | None:
     # A cell's identity holds its measurements: figures that are there are these.
     if all(path.exists() for path in paths):
         return folder
-    rows = [row for row in collect(root, sweep) if row.cell_id == record.cell_id and row.curves]
-    if not rows:
+    from ssvae.report.figures import dct_spectrum_figure, explained_variance_figure, save_figure
+
+    row = read_cell(root, record.path)
+    if not row.curves:
         return None
     for path, draw in zip(paths, (dct_spectrum_figure, explained_variance_figure), strict=True):
-        save_figure(draw(rows, sweep), path)
+        save_figure(draw([row], sweep), path)
     return folder
 
 

@@ -52,7 +52,11 @@ class CellRecord:
         )
         write_text(folder / f"{cell_id}.yaml", yaml.safe_dump(_resolved(cell), sort_keys=False))
         if record.path.exists():
-            record.seconds = float(read_json(record.path)["seconds"])
+            before = read_json(record.path)
+            record.seconds = float(before["seconds"])
+            # A finished cell stays finished, also when the call that only looks at it again is interrupted.
+            if before["status"] == "finished" and all(plan.finished for plan in plans.values()):
+                record.status = "finished"
         record.save()
         return record
 

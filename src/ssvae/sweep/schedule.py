@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from ssvae.config.data import DataConfig
-from ssvae.core.files import Busy, write_text
+from ssvae.core.files import Busy, exclusive, write_text
 from ssvae.core.progress import Progress
 from ssvae.stages.execute import Job, execute
 from ssvae.stages.plan import COMPUTED, StagePlan
@@ -89,16 +89,29 @@ class Scheduler:
     def killed(self) -> None:
         """Mark what was not finished: called when the user stops the run."""
         for index, record in enumerate(self._records):
-            if record.status in ("running", "waiting"):
+            if record.status in ("running", "waiting") and not self._held_elsewhere(index):
                 self._close(index, "killed", "stopped by the user")
+
+    def _held_elsewhere(self, index: int) -> bool:
+        """Is another process computing a stage of this cell? Then the cell is not ours to bury."""
+        for plan in self._cells[index].plans.values():
+            if plan.finished or not plan.lock.exists():
+                continue
+            try:
+                with exclusive(plan.lock, wait=False):
+                    pass
+            except Busy:
+                return True
+        return False
 
     def _advance(self, index: int) -> bool:
         """Go through the stages of one cell; False if one of them is in another process's hands."""
         one, record = self._cells[index], self._records[index]
         if index not in self._begun:
             self._begun[index] = time.monotonic()
-            record.status = "running"
-            record.save()
+            if not all(plan.finished for plan in one.plans.values()):
+                record.status = "running"
+                record.save()
             self._tracking.open_cell(index)
         for name, plan in one.plans.items():
             if name not in COMPUTED[one.cell.cfg.stage] or _not_needed(name, one.plans):

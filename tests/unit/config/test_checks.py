@@ -78,7 +78,7 @@ def test_widths_and_levels_of_a_vae() -> None:
 
 def test_compression_is_that_of_the_network() -> None:
     for name in ("tiny", "ssvae"):
-        cfg = config(f"vae={name}", "resolution=256", "score=paper")
+        cfg = config(f"vae={name}", "resolution=256", "score=paper", "probe.dit.patch=[1,2,2]")
         with torch.device("meta"):
             vae = build_vae(cfg.vae)
         assert (vae.temporal_ratio, vae.spatial_ratio) == ratios(cfg.vae)
@@ -190,7 +190,7 @@ def test_noise_levels(noise: list[float]) -> None:
 
 def test_the_probe_looks_at_as_many_frames_as_its_networks_need() -> None:
     assert LEAST_SCORED_FRAMES == LEAST_FRAMES
-    image = ("resolution.frames=1", "score.window=[1,2,2]", "score.block=[1,4,4]")
+    image = ("resolution.frames=1", "score.window=[1,2,2]", "score.block=[1,4,4]", "probe.dit.patch=[1,2,2]")
     with pytest.raises(ValueError, match="5 frames or more"):
         resolve(image)
     assert resolve((*image, "stage=pretrain"))

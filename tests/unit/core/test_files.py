@@ -133,6 +133,13 @@ def test_log_without_a_checkpoint_starts_anew(tmp_path: Path) -> None:
     assert path.read_text() == ""
 
 
+def test_log_stays_json_when_a_loss_is_not_finite(tmp_path: Path) -> None:
+    log = StepsLog(tmp_path / "steps.jsonl", 0)
+    log.write(1, {"loss": float("nan"), "norm": float("inf"), "lr": 0.5})
+    log.close()
+    assert (tmp_path / "steps.jsonl").read_text() == '{"step": 1, "loss": null, "norm": null, "lr": 0.5}\n'
+
+
 def test_log_writes_floats_that_come_back_exactly(tmp_path: Path) -> None:
     log = StepsLog(tmp_path / "steps.jsonl", 0)
     log.write(1, {"x": 0.1 + 0.2})

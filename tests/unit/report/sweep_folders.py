@@ -49,12 +49,14 @@ def make_cell(
     *,
     seed: int = 0,
     status: str = "finished",
+    others: Mapping[str, str] | None = None,
     **more: Any,
 ) -> Path:
     folder = root / "runs" / "sweeps" / "grid" / "cells"
     folder.mkdir(parents=True, exist_ok=True)
-    cell_id = f"{reg}-{channels}-{seed}"
-    fields = {"reg": reg, "channels": channels, "resolution": 32, "seed": seed}
+    others = others or {}
+    cell_id = "-".join([reg, str(channels), str(seed), *others.values()])
+    fields = {"reg": reg, "channels": channels, "resolution": 32, "seed": seed, **others}
     record = {"cell_id": cell_id, "fields": fields, "overrides": [], "stages": stages, "status": status}
     path = folder / f"{cell_id}.json"
     path.write_text(json.dumps({**record, "reason": None, "seconds": 75.0, "reused": [], **more}))
@@ -80,3 +82,20 @@ def make_grid(root: Path, *, seeds: int = 1, failing: str | None = "lmr-128-0") 
                 stage = make_stage(root, f"measure-{name}", rows, not bad, curves=curves(channels, 0.5 + s / 10))
                 more = {"status": "failed", "reason": "ValueError: loss is\nnot finite"} if bad else {}
                 make_cell(root, reg, channels, {"measure": stage}, seed=seed, **more)
+
+
+def list_cells(root: Path, cells: object) -> None:
+    """Write the sweep's own record with its list of cells."""
+    record = {"command": "python run.py", "notes": [], "cells": cells}
+    (root / "runs" / "sweeps" / "grid" / "sweep.json").write_text(json.dumps(record))
+
+
+def make_strengths(root: Path, strengths: tuple[str, ...] = ("0.05", "0.2"), *, seeds: int = 1) -> None:
+    """``none`` and, at each strength, ``lcr``; PSNR 30 for none, 29 and 27 for lcr, 0.5 more a seed."""
+    levels = {("none", ""): 30.0, ("lcr", strengths[0]): 29.0, ("lcr", strengths[1]): 27.0}
+    for (reg, strength), level in levels.items():
+        for seed in range(seeds):
+            rows = [metric_row("psnr_db", level + 0.5 * seed)]
+            stage = make_stage(root, f"m-{reg}-{strength}-{seed}", rows, curves=curves(48, level / 100))
+            others = {"strength.lcr": strength} if strength else {}
+            make_cell(root, reg, 48, {"measure": stage}, seed=seed, others=others)

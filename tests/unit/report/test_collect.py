@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
-from sweep_folders import make_cell, make_grid, make_stage, metric_row
+from sweep_folders import list_cells, make_cell, make_grid, make_stage, make_strengths, metric_row
 
-from ssvae.report.collect import collect
+from ssvae.report.collect import cell_paths, collect, read_cell
 
 
 def test_rows_come_by_channels_then_regulariser_then_seed(tmp_path: Path) -> None:
@@ -77,3 +77,58 @@ def test_broken_files_are_named(tmp_path: Path) -> None:
     broken.write_text("{")
     with pytest.raises(ValueError, match=r"measure-lcr-48-0/curves\.json is not valid JSON"):
         collect(tmp_path, "grid")
+
+
+def test_only_the_listed_cells_belong_to_the_sweep(tmp_path: Path) -> None:
+    make_grid(tmp_path)
+    # An earlier use of the name left a cell behind that could not even share a table with these.
+    old = make_stage(tmp_path, "old", [metric_row("psnr_db", 1.0, protocol="psnr_db/0")])
+    make_cell(tmp_path, "none", 16, {"measure": old})
+    with pytest.raises(ValueError, match="none-16-0"):
+        collect(tmp_path, "grid")
+    list_cells(tmp_path, ["lcr-48-0", "none-48-0", "none-128-0"])
+    assert [row.cell_id for row in collect(tmp_path, "grid")] == ["none-48-0", "lcr-48-0", "none-128-0"]
+    assert [path.name for path in cell_paths(tmp_path, "grid")] == [
+        "lcr-48-0.json",
+        "none-128-0.json",
+        "none-48-0.json",
+    ]
+
+
+def test_a_sweep_without_a_list_has_every_cell(tmp_path: Path) -> None:
+    make_grid(tmp_path)
+    (tmp_path / "runs" / "sweeps" / "grid" / "sweep.json").write_text('{"command": "python run.py", "notes": []}')
+    assert len(collect(tmp_path, "grid")) == 8
+
+
+def test_a_listed_cell_that_is_gone_and_a_wrong_list_are_told(tmp_path: Path) -> None:
+    make_grid(tmp_path)
+    list_cells(tmp_path, ["none-48-0", "gone-1", "gone-0"])
+    with pytest.raises(ValueError, match=r"sweep\.json are not in .*: gone-0, gone-1; run the sweep's command again"):
+        collect(tmp_path, "grid")
+    for wrong in ("none-48-0", [1]):
+        list_cells(tmp_path, wrong)
+        with pytest.raises(ValueError, match="must be a list of cell ids"):
+            collect(tmp_path, "grid")
+
+
+def test_one_cell_is_read_whatever_the_others_measured(tmp_path: Path) -> None:
+    paths = {}
+    for reg, protocol in (("none", "ssim/1"), ("lcr", "ssim/2")):
+        stage = make_stage(tmp_path, reg, [metric_row("ssim", 0.9, protocol=protocol)])
+        paths[reg] = make_cell(tmp_path, reg, 48, {"measure": stage})
+    with pytest.raises(ValueError, match="2 protocols"):
+        collect(tmp_path, "grid")
+    row = read_cell(tmp_path, paths["lcr"])
+    assert (row.cell_id, row.metrics["ssim"].protocol) == ("lcr-48-0", "ssim/2")
+
+
+def test_other_fields_order_and_name_the_rows(tmp_path: Path) -> None:
+    # As numbers 5 < 10, as text "10" < "5"; seeds of one strength stay together.
+    make_strengths(tmp_path, ("5", "10"), seeds=2)
+    rows = collect(tmp_path, "grid")
+    assert [(row.label, row.fields["seed"]) for row in rows] == [
+        (label, seed)
+        for label in ("none, 48 ch", "lcr, 48 ch, strength.lcr=5", "lcr, 48 ch, strength.lcr=10")
+        for seed in (0, 1)
+    ]

@@ -12,11 +12,14 @@ from ssvae.report.compare import compare, spread
 
 
 def row(
-    reg: str, value: float, seed: int = 0, *, status: str = "finished", direction: Direction = "up", channels: int = 48
-) -> CellRow:
+    reg: str, value: float, seed: int = 0, *, status: str = "finished", direction: Direction = "up", channels: int = 48,
+    **others: str,
+) -> CellRow:  # fmt: skip
     metric = MetricValue("psnr_db", value, "dB", direction, 16, None, "psnr/1")
-    fields = {"reg": reg, "channels": channels, "resolution": 32, "seed": seed}
-    return CellRow(f"{reg}-{channels}-{seed}", fields, status, None, {"psnr_db": metric})
+    fields = {"reg": reg, "channels": channels, "resolution": 32, "seed": seed, **others}
+    return CellRow(
+        "-".join([reg, str(channels), str(seed), *others.values()]), fields, status, None, {"psnr_db": metric}
+    )
 
 
 def test_spread_uses_finished_finite_values_only() -> None:
@@ -63,3 +66,35 @@ def test_only_like_is_compared_with_like() -> None:
     rows = [row("none", 30.0), row("lcr", 31.0), row("none", 20.0, channels=128), row("lcr", 25.0, channels=128)]
     assert [(d.channels, d.difference) for d in compare(rows)] == [("48", 1.0), ("128", 5.0)]
     assert compare([row("lcr", 31.0), row("none", 20.0, channels=128)]) == []
+
+
+def test_repetitions_of_a_seed_are_no_spread() -> None:
+    found = spread([row("none", 30.0), row("none", 32.0)], "psnr_db")
+    assert found is not None
+    assert (found.mean, found.std, found.n) == (31.0, None, 1)
+    found = spread([row("none", 30.0), row("none", 32.0), row("none", 33.0, 1)], "psnr_db")
+    assert found is not None
+    assert (found.mean, found.std, found.n) == (32.0, pytest.approx(math.sqrt(2.0)), 2)
+
+
+def test_other_swept_values_are_no_seeds() -> None:
+    rows = [row(reg, value, a=a) for reg, a, value in
+            (("none", "1", 30.0), ("none", "2", 40.0), ("lcr", "1", 31.0), ("lcr", "2", 44.0))]  # fmt: skip
+    found = compare(rows)
+    assert [(d.others, d.baseline, d.difference) for d in found] == [
+        ((("a", "1"),), 30.0, 1.0),
+        ((("a", "2"),), 40.0, 4.0),
+    ]
+    assert {(d.noise, d.verdict) for d in found} == {(None, "seed spread unknown")}
+
+
+def test_a_baseline_need_not_have_the_other_fields_but_may_not_differ_in_them() -> None:
+    lcr = row("lcr", 31.0, a="1", b="x")
+    assert [d.difference for d in compare([row("none", 30.0), lcr])] == [1.0]
+    assert [d.difference for d in compare([row("none", 30.0, b="x"), lcr])] == [1.0]
+    assert compare([row("none", 30.0, b="y"), lcr]) == []
+    assert compare([row("none", 30.0, c="z"), lcr]) == []
+    # The closest baseline counts, whichever comes first.
+    both = [row("none", 30.0), row("none", 20.0, a="1")]
+    for bases in (both, both[::-1]):
+        assert [d.difference for d in compare([*bases, lcr])] == [11.0]

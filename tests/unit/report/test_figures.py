@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib.image import imread
-from sweep_folders import make_grid
+from sweep_folders import make_grid, make_strengths
 
 from ssvae.report.collect import CellRow, collect
 from ssvae.report.figures import dct_spectrum_figure, explained_variance_figure, save_figure
@@ -100,3 +100,16 @@ def test_a_report_is_four_files_made_again_identically(rows: list[CellRow], tmp_
     before = [path.read_bytes() for path in written]
     write_report(rows, tmp_path / "results", notes)
     assert [path.read_bytes() for path in written] == before
+
+
+def test_other_swept_values_are_named_and_look_different(tmp_path: Path) -> None:
+    make_strengths(tmp_path)
+    figure = dct_spectrum_figure(collect(tmp_path, "grid"), "grid")
+    [legend], [axes] = figure.legends, figure.axes
+    names = [text.get_text() for text in legend.get_texts()]
+    assert names == ["none, 48 ch", "lcr, 48 ch, strength.lcr=0.05", "lcr, 48 ch, strength.lcr=0.2"]
+    none, weak, strong = axes.lines
+    assert (none.get_color(), weak.get_color()) == ("#000000", "#0072B2")
+    assert weak.get_color() != strong.get_color()
+    assert weak.get_fillstyle() != strong.get_fillstyle()
+    assert weak.get_marker() == strong.get_marker() != none.get_marker()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sweep_folders import make_cell, make_stage
+from sweep_folders import list_cells, make_cell, make_grid, make_stage
 
 from ssvae.report.state import last_step, state_lines, sweep_state
 
@@ -41,3 +41,10 @@ def test_the_last_step_is_the_last_whole_one_of_a_long_file(tmp_path: Path) -> N
     path.write_text("".join(f'{{"step": {i}, "loss": {i / 7}}}\n' for i in range(5000)) + '{"step": 5000, "lo')
     assert path.stat().st_size > 1 << 16
     assert last_step(path) == 4999
+
+
+def test_only_the_listed_cells_have_a_state(tmp_path: Path) -> None:
+    make_grid(tmp_path)
+    assert len(sweep_state(tmp_path, "grid")) == 8
+    list_cells(tmp_path, ["none-48-0", "lmr-128-0"])
+    assert [state.cell_id for state in sweep_state(tmp_path, "grid")] == ["lmr-128-0", "none-48-0"]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from sweep_folders import make_cell, make_grid, make_stage, metric_row
+from sweep_folders import make_cell, make_grid, make_stage, make_strengths, metric_row
 
 from ssvae.report.collect import CellRow, collect
 from ssvae.report.columns import metric_order, rounded
@@ -176,3 +176,41 @@ def test_terminal_table_fits_100_columns_with_every_main_metric(tmp_path: Path) 
     for value in names.values():
         assert rounded(value) in text
     assert "lmr, 48 ch, seed 0: disk full" in text
+
+
+def test_strengths_are_columns_and_no_seeds(tmp_path: Path) -> None:
+    make_strengths(tmp_path)
+    text = table_markdown(collect(tmp_path, "grid"), NOTES)
+    lines = text.splitlines()
+    start = lines.index("| reg | channels | resolution | seed | strength.lcr | status | PSNR dB ↑ |")
+    assert lines[start + 1] == "| :-- | --: | --: | --: | --: | :-- | --: |"
+    assert [(line[0], line[4], line[6]) for line in section(text, "")] == [
+        ("none", "", "**30.00**"), ("lcr", "0.05", "29.00"), ("lcr", "0.2", "27.00")
+    ]  # fmt: skip
+    assert "Seed spread" not in text
+    assert "the seed spread is unknown" in text
+    assert [line[:5] for line in section(text, "Gap to none")] == [
+        ["lcr", "48", "32", "0.05", "−1.000"], ["lcr", "48", "32", "0.2", "−3.000"]
+    ]  # fmt: skip
+    assert "| metric | unit | none 48 | lcr 48 strength.lcr=0.05 | lcr 48 strength.lcr=0.2 |" in lines
+
+
+def test_seeds_are_counted_within_each_strength(tmp_path: Path) -> None:
+    make_strengths(tmp_path, seeds=2)
+    text = table_markdown(collect(tmp_path, "grid"), NOTES)
+    assert "| reg | channels | resolution | strength.lcr | seeds | PSNR dB ↑ |" in text.splitlines()
+    # Two seeds 0.5 apart deviate by 0.5 / √2, whatever the strengths do.
+    assert section(text, "Seed spread") == [
+        ["none", "48", "32", "", "2", "30.25 ± 0.3536"],
+        ["lcr", "48", "32", "0.05", "2", "29.25 ± 0.3536"],
+        ["lcr", "48", "32", "0.2", "2", "27.25 ± 0.3536"],
+    ]
+
+
+def test_terminal_table_names_other_swept_values_only_if_there_are_any(tmp_path: Path) -> None:
+    make_strengths(tmp_path / "a")
+    make_grid(tmp_path / "b")
+    swept, plain = (terminal_table(collect(tmp_path / name, "grid"), "t") for name in "ab")
+    assert [str(column.header) for column in swept.columns][:5] == ["reg", "ch", "seed", "strength.lcr", "status"]
+    assert [str(cell) for cell in swept.columns[3].cells] == ["", "0.05", "0.2"]
+    assert [str(column.header) for column in plain.columns][:4] == ["reg", "ch", "seed", "status"]

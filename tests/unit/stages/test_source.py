@@ -11,7 +11,9 @@ import torch
 
 from ssvae.config.compose import resolve
 from ssvae.config.data import DataConfig, DataKind
+from ssvae.core.files import read_json
 from ssvae.core.progress import Silent
+from ssvae.data.shards import index_shards
 from ssvae.stages.source import Source, open_source, synthetic_folder
 from tiny_runs import TINY
 
@@ -91,6 +93,53 @@ def test_batches_are_of_training_clips_windows_of_what_is_asked(data: DataConfig
     assert {key for window in windows for key in window.keys} <= set(source.heldout)
     again = list(source.windows(source.heldout, clip, 4, 1))
     assert torch.equal(torch.cat([w.video for w in windows]), torch.cat([w.video for w in again]))
+
+
+@pytest.fixture
+def damaged(data: DataConfig, root: Path, tmp_path: Path) -> DataConfig:
+    """The tiny data with every fourth clip's media overwritten."""
+    folder = tmp_path / "damaged"
+    folder.mkdir()
+    for path in synthetic_folder(data, root).iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    for sample in index_shards(folder).samples[::4]:
+        with sample.tar.open("rb+") as file:
+            file.seek(sample.media.offset)
+            file.write(b"x" * sample.media.size)
+    return replace(as_webdataset(data, folder), reject_share=1.0)
+
+
+def test_unusable_clips_are_counted_the_same_however_often_a_stage_was_stopped(
+    damaged: DataConfig, root: Path, tmp_path: Path
+) -> None:
+    clip = resolve(TINY)[0].cfg.stages.pretrain.resolution
+
+    def read(folder: Path, *parts: tuple[int, int]) -> dict[str, int]:
+        """Read batches, each part with a fresh source as a new process would, the last with the statistics pass."""
+        for start, stop in parts:
+            folder.mkdir(exist_ok=True)
+            source = open_source(damaged, root, PROGRESS)
+            source.count_rejects(folder)
+            list(source.batches(damaged, clip, batch=2, seed=0, workers=0)(start, stop))
+        list(source.windows(source.heldout, clip, 4, 2))
+        return source.rejected
+
+    whole = read(tmp_path / "whole", (0, 10))
+    assert sum(whole.values()) == 3
+    assert read(tmp_path / "stopped", (0, 5), (3, 8), (8, 10)) == whole
+    names = [read_json(tmp_path / folder / "rejects.json")["reasons"] for folder in ("whole", "stopped")]
+    assert names[0] == names[1]
+
+
+def test_each_stage_counts_for_itself(damaged: DataConfig, root: Path, tmp_path: Path) -> None:
+    clip = resolve(TINY)[0].cfg.stages.pretrain.resolution
+    source = open_source(damaged, root, PROGRESS)
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        source.count_rejects(tmp_path / name)
+        assert source.rejected == {}
+        list(source.windows(source.train, clip, 12, 2))
+        assert sum(source.rejected.values()) > 0
 
 
 def test_a_folder_without_clips_is_refused(data: DataConfig, root: Path, tmp_path: Path) -> None:

@@ -47,6 +47,7 @@ SETTINGS = TrainSettings(
 )
 CADENCE = Cadence(checkpoint_every=2, log_every=1)
 State = dict[str, Tensor]
+LATENTS = torch.randn((5, 4, 3, 4, 4), generator=torch.Generator().manual_seed(0))
 
 
 class Stop(Exception):
@@ -114,7 +115,7 @@ def run_dit(
     progress = StopAt(stop)
     ema = train_dit(
         dit=dit,
-        latents=torch.randn((5, 4, 3, 4, 4), generator=torch.Generator().manual_seed(0)),
+        latents=changes.pop("latents", LATENTS),  # type: ignore[arg-type]
         conditions=["a red circle", "a blue square", None, "a green star", "a circle"],
         condition_dropout=0.5,
         flow=RectifiedFlow(distribution="logit_normal", shift=1.0),
@@ -235,6 +236,22 @@ def test_the_count_of_bad_updates_survives_a_stop(tmp_path: Path) -> None:
         run_vae(tmp_path, stop=5, batches=spoiled({3, 6}), nonfinite_limit=1)
     with pytest.raises(NonFiniteLoss, match="step 6"):
         run_vae(tmp_path, batches=spoiled({3, 6}), nonfinite_limit=1)
+
+
+def test_bad_latents_are_skipped_and_counted_across_a_stop(tmp_path: Path) -> None:
+    latents = LATENTS.clone()
+    latents[0] = float("nan")
+    whole, _ = run_dit(tmp_path / "whole", latents=latents, nonfinite_limit=STEPS)
+    with pytest.raises(Stop):
+        run_dit(tmp_path / "stopped", stop=5, latents=latents, nonfinite_limit=STEPS)
+    resumed, _ = run_dit(tmp_path / "stopped", latents=latents, nonfinite_limit=STEPS)
+    assert all(bool(torch.isfinite(value).all()) for value in whole.values())
+    assert same(whole, resumed)
+    texts = [(tmp_path / name / "steps.jsonl").read_text() for name in ("whole", "stopped")]
+    assert texts[0] == texts[1]
+    assert 0 < json.loads(texts[0].splitlines()[3])["skipped"] < STEPS, "some were drawn before the stop"
+    with pytest.raises(NonFiniteLoss):
+        run_dit(tmp_path / "strict", latents=latents)
 
 
 def test_validation_draws_depend_on_the_latents_place_only() -> None:
