@@ -80,7 +80,7 @@ def make_grid(root: Path, *, seeds: int = 1, failing: str | None = "lmr-128-0") 
                 ]
                 bad = name == failing
                 stage = make_stage(root, f"measure-{name}", rows, not bad, curves=curves(channels, 0.5 + s / 10))
-                more = {"status": "failed", "reason": "ValueError: loss is\nnot finite"} if bad else {}
+                more: dict[str, Any] = {"status": "failed", "reason": "ValueError: loss is\nnot finite"} if bad else {}
                 make_cell(root, reg, channels, {"measure": stage}, seed=seed, **more)
 
 
