@@ -113,11 +113,11 @@ def build_manifest(
 
 def _cells(root: Path, sweep: str) -> list[dict[str, Any]]:
     from ssvae.core.files import read_json
-    from ssvae.report.collect import sweep_folder
+    from ssvae.report.collect import cell_paths
 
     if Path(sweep).name != sweep or sweep in _RESERVED:
         raise ValueError(f"sweep '{sweep}' is no name of a sweep: give the name of a folder under runs/sweeps")
-    return [read_json(path) for path in sorted((sweep_folder(root, sweep) / "cells").glob("*.json"))]
+    return [read_json(path) for path in cell_paths(root, sweep)]
 
 
 def _unfinished(root: Path, cells: list[dict[str, Any]]) -> list[str]:

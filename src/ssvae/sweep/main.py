@@ -20,7 +20,7 @@ from ssvae.stages.plan import COMPUTED, cell_id, plan_cell
 from ssvae.stages.source import Source, open_source, synthetic_folder
 from ssvae.sweep import publish
 from ssvae.sweep.console import RichProgress, make_console, print_plan, print_problems
-from ssvae.sweep.planned import PlannedCell, sweep_name
+from ssvae.sweep.planned import PlannedCell, distinct, sweep_name
 from ssvae.sweep.record import CellRecord
 from ssvae.sweep.schedule import Scheduler, decide
 from ssvae.sweep.tracking import Tracking
@@ -61,7 +61,12 @@ def run_grid(cells: Sequence[Cell], overrides: Sequence[str]) -> int:
         if unusable := _unusable(cells, sources):
             print_problems(unusable)
             return 2
-        planned = _plan(cells, root, sources)
+        every = _plan(cells, root, sources)
+        planned = distinct(every)
+        if len(planned) < len(every):
+            logger.info(
+                "%d of %d cells are the same work as another and run once", len(every) - len(planned), len(every)
+            )
         if missing := _missing(planned):
             print_problems(missing)
             return 2
@@ -70,7 +75,7 @@ def run_grid(cells: Sequence[Cell], overrides: Sequence[str]) -> int:
         print_plan(console, name, planned, decisions, root)
         _warn_of_other_commits(planned, root)
         command = " ".join(["python run.py", *(["-m"] if len(cells) > 1 else []), *overrides]).replace("'", "")
-        records = [CellRecord.open(root, name, one.cell, one.cell_id, one.plans) for one in planned]
+        records = [CellRecord.open(root, name, one) for one in planned]
         tracking = Tracking.open(root, name, planned[0].cell.cfg.track, command, planned, records)
         configs = [record.path.with_suffix(".yaml") for record in records]
         ids = sorted({record.cell_id for record in records})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ssvae.config.compose import Cell
 from ssvae.core.identity import fingerprint
@@ -12,16 +12,25 @@ from ssvae.stages.plan import StagePlan
 
 @dataclass(frozen=True)
 class PlannedCell:
-    """plans: its stages by name, in order."""
+    """plans: its stages by name, in order. alike: other cells of the grid that are the same work, and run once."""
 
     cell: Cell
     plans: dict[str, StagePlan]
     cell_id: str
+    alike: tuple[Cell, ...] = ()
 
     @property
     def label(self) -> str:
         """The swept values, without the quotes that Hydra needs."""
         return " ".join(self.cell.axes).replace("'", "") or self.cell_id
+
+
+def distinct(cells: Sequence[PlannedCell]) -> list[PlannedCell]:
+    """Each cell once: axes that do not reach a cell (a strength of a term that it lacks) give equal cells."""
+    groups: dict[str, list[PlannedCell]] = {}
+    for planned in cells:
+        groups.setdefault(planned.cell_id, []).append(planned)
+    return [replace(first, alike=tuple(one.cell for one in others)) for first, *others in groups.values()]
 
 
 def sweep_name(cells: Sequence[PlannedCell]) -> str:

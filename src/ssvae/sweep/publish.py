@@ -10,7 +10,7 @@ import yaml
 from rich.console import Console
 
 from ssvae.core.files import read_json, write_json
-from ssvae.report.collect import collect, read_cell
+from ssvae.report.collect import cell_paths, collect, read_cell
 from ssvae.report.table import TableNotes
 from ssvae.report.terminal import terminal_table
 from ssvae.sweep.record import CellRecord
@@ -76,7 +76,7 @@ def _times(root: Path, sweep: str) -> list[str]:
     """Stage seconds over the sweep, each shared stage once; equal for a call that reuses everything."""
     spent: dict[str, float] = {}
     folders = set()
-    for path in sorted((root / "runs" / "sweeps" / sweep / "cells").glob("*.json")):
+    for path in cell_paths(root, sweep):
         folders |= {(name, where) for name, where in read_json(path)["stages"].items()}
     for name, where in sorted(folders):
         done = root / where / "done.json"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -11,7 +10,8 @@ import yaml
 
 from ssvae.config.compose import Cell
 from ssvae.core.files import read_json, write_json, write_text
-from ssvae.stages.plan import StagePlan, plain
+from ssvae.stages.plan import plain
+from ssvae.sweep.planned import PlannedCell
 
 Status = Literal["waiting", "running", "finished", "failed", "killed"]
 
@@ -32,9 +32,10 @@ class CellRecord:
     reused: list[str] = field(default_factory=list)
 
     @classmethod
-    def open(cls, root: Path, sweep: str, cell: Cell, cell_id: str, plans: Mapping[str, StagePlan]) -> CellRecord:
+    def open(cls, root: Path, sweep: str, planned: PlannedCell) -> CellRecord:
         """Make the record of a cell; what an earlier call wrote of a finished cell is kept until this one says more."""
         folder = root / "runs" / "sweeps" / sweep / "cells"
+        cell, cell_id, plans = planned.cell, planned.cell_id, planned.plans
         cfg = cell.cfg
         record = cls(
             path=folder / f"{cell_id}.json",
@@ -45,7 +46,7 @@ class CellRecord:
                 "channels": cfg.vae.channels,
                 "resolution": cfg.resolution.name,
                 "seed": cfg.seed,
-                **_other_axes(cell),
+                **_other_axes(planned),
             },
             overrides=list(cell.overrides),
             stages={name: str(plan.folder.relative_to(root)) for name, plan in plans.items()},
@@ -66,11 +67,20 @@ class CellRecord:
         write_json(self.path, {name: getattr(self, name) for name in names})
 
 
-def _other_axes(cell: Cell) -> dict[str, object]:
-    """Swept values that are none of the table's own fields: without them rows would look alike."""
-    pairs = (text.lstrip("+~").partition("=") for text in cell.axes)
-    named = {key: value.replace("'", "") for key, _, value in pairs}
+def _other_axes(planned: PlannedCell) -> dict[str, object]:
+    """Swept values that are none of the table's own fields: without them rows would look alike.
+
+    A value in which cells of equal work differ does not reach them, and says nothing about the row.
+    """
+    named = _axis_values(planned.cell)
+    for other in planned.alike:
+        named = {key: value for key, value in named.items() if _axis_values(other).get(key) == value}
     return {key: value for key, value in named.items() if key not in ("reg", "channels", "resolution", "seed")}
+
+
+def _axis_values(cell: Cell) -> dict[str, str]:
+    pairs = (text.lstrip("+~").partition("=") for text in cell.axes)
+    return {key: value.replace("'", "") for key, _, value in pairs}
 
 
 def _resolved(cell: Cell) -> object:

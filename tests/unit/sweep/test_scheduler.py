@@ -30,7 +30,7 @@ class Grid:
         for cell in resolve((*TINY, *overrides)):
             plans = plan_cell(cell.cfg, root, lambda data: "content")
             self.planned.append(PlannedCell(cell, plans, cell_id(plans)))
-        self.records = [CellRecord.open(root, "s", one.cell, one.cell_id, one.plans) for one in self.planned]
+        self.records = [CellRecord.open(root, "s", one) for one in self.planned]
         track = self.planned[0].cell.cfg.track
         tracking = Tracking.open(root, "s", track, "command", self.planned, self.records)
 
