@@ -14,11 +14,21 @@ from tiny_runs import command, environment, records, run_here
 pytestmark = pytest.mark.system
 
 
+def _default_interrupt() -> None:
+    """A test run that was itself started in the background hands an ignored SIGINT down to its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_terminated_in_the_middle(number: signal.Signals, root: Path, capfd: pytest.CaptureFixture[str]) -> None:
     long = ("stage=pretrain", "train.steps=10")
     process = subprocess.Popen(
-        command(*long), env=environment(root), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command(*long),
+        env=environment(root),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=_default_interrupt,
     )
     deadline = time.monotonic() + 120
     while not list(root.glob("runs/stages/pretrain-*/checkpoint.pt")):

@@ -172,7 +172,7 @@ def test_wrong_selections_are_refused(synthetic_index: ShardIndex, image_index: 
         BatchPlan(synthetic_index, ["nobody"], **settings)
     with pytest.raises(ValueError, match="are no video"):
         BatchPlan(image_index, image_index.keys(), **settings)
-    with pytest.raises(ValueError, match=r"data\.batch=0"):
+    with pytest.raises(ValueError, match=r"train\.batch=0"):
         make(synthetic_index, batch=0)
     with pytest.raises(ValueError, match="odds"):
         make(synthetic_index, image_index, image_batch=1, video_weight=-1)

@@ -29,7 +29,9 @@ def test_stops_above_the_share_and_only_then() -> None:
     log = RejectLog(limit=0.1, minimum=50)
     log.add(4, [("a", "truncated")] * 5)
     log.add(41, [])
-    with pytest.raises(ValueError, match=r"6 of 51.*data\.max_rejected=0\.1.*truncated 2: a, b.*raise data\.max_rej"):
+    with pytest.raises(
+        ValueError, match=r"6 of 51.*data\.reject_share=0\.1.*truncated 2: a, b.*raise data\.reject_share"
+    ):
         log.add(0, [("b", "truncated")])
     even = RejectLog(limit=0.1, minimum=10)
     even.add(9, [("a", "truncated")])
@@ -53,5 +55,5 @@ def test_state_continues() -> None:
 
 
 def test_the_limit_is_a_share() -> None:
-    with pytest.raises(ValueError, match=r"max_rejected=1\.5"):
+    with pytest.raises(ValueError, match=r"reject_share=1\.5"):
         RejectLog(limit=1.5)

@@ -169,7 +169,7 @@ def test_split_leaves_neither_side_empty() -> None:
             assert held
     assert split(["only"], 0.0) == (["only"], [])
     assert split(["a", "b"], 0.0) == (["a", "b"], [])
-    with pytest.raises(ValueError, match="held_out=1"):
+    with pytest.raises(ValueError, match="heldout_share=1"):
         split(["a"], 1.0)
 
 
