@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from dataclasses import fields
 from pathlib import Path
 
@@ -214,6 +215,9 @@ def _objective(key: str, objective: ObjectiveConfig) -> Iterator[Problem]:
     for name, path in (("vgg", objective.lpips.vgg), ("heads", objective.lpips.heads)):
         if path is not None and not Path(path).is_file():
             yield Problem(f"{key}.lpips.{name}", path, "no such file; give the weight file, or null")
+    if objective.lpips.vgg is not None and objective.lpips.heads is None and find_spec("torchmetrics") is None:
+        remedy = "torchmetrics, which ships the heads, is not installed: pip install torchmetrics, or name the file"
+        yield Problem(f"{key}.lpips.heads", "null", remedy)
 
 
 def _score(key: str, score: MeasureConfig, clip: ResolutionConfig, grid: Grid | None) -> Iterator[Problem]:
