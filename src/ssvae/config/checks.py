@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from importlib.util import find_spec
 from dataclasses import fields
+from importlib.util import find_spec
 from pathlib import Path
 
 from ssvae.config.data import DataConfig, DataKind
