@@ -1,1 +1,1 @@
-
+"""The doors: ``run.py`` and the verbs of ``python -m ssvae``."""

@@ -1,1 +1,1 @@
-
+"""Rectified flow and its sampler."""

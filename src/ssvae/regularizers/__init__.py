@@ -1,1 +1,1 @@
-
+"""Latent regularisers, one idea a file."""

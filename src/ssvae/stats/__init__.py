@@ -1,1 +1,1 @@
-
+"""Pure maths on tensors: correlation, spectra, eigenspectra, moments, distances."""

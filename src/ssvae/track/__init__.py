@@ -1,1 +1,1 @@
-
+"""Mirrors of run folders; only ``mlflow.py`` knows MLflow."""
