@@ -25,13 +25,8 @@ def readable(overrides: Sequence[str]) -> tuple[list[str], list[Problem]]:
     """The overrides that can be used, and one problem for each that cannot be parsed or may not be given."""
     good: list[str] = []
     problems: list[Problem] = []
-    seen: dict[str, str] = {}
     for text in overrides:
         key, _, value = text.lstrip("+~").partition("=")
-        if key in seen:
-            problems.append(Problem(key, value, f"is given twice, first as {seen[key]}; several values: {key}=A,B"))
-            continue
-        seen[key] = value
         try:
             override = OverridesParser.create().parse_override(text)
         except HydraException as error:
