@@ -218,9 +218,9 @@ def test_without_a_base_training_starts_from_scratch_under_another_identity() ->
 
 
 def test_a_plan_names_folders_parents_and_lock() -> None:
-    plans = plan_cell(config(), Path("/root"), content)
-    assert plans["pretrain"].folder == Path(f"/root/runs/stages/pretrain-{plans['pretrain'].id}")
-    assert plans["latents"].folder == Path(f"/root/runs/latents/{plans['latents'].id}")
+    plans = plan_cell(config(), Path("/somewhere"), content)
+    assert plans["pretrain"].folder == Path(f"/somewhere/runs/stages/pretrain-{plans['pretrain'].id}")
+    assert plans["latents"].folder == Path(f"/somewhere/runs/latents/{plans['latents'].id}")
     assert plans["probe"].parents == {"pretrain": plans["pretrain"].id, "latents": plans["latents"].id}
     assert plans["probe"].lock.parent == plans["probe"].folder.parent
     assert plans["probe"].lock.name.startswith(".")
