@@ -17,7 +17,6 @@ from ssvae.config.data import DataConfig
 from ssvae.config.resolution import ResolutionConfig
 from ssvae.config.run import StageName
 from ssvae.config.tree import Config, VaeStageConfig
-from ssvae.core.files import read_json
 from ssvae.core.identity import file_sha256, fingerprint
 from ssvae.stages.versions import VERSIONS
 
@@ -58,10 +57,6 @@ class StagePlan:
     @property
     def lock(self) -> Path:
         return self.folder.parent / f".{self.folder.name}.lock"
-
-    def seconds(self) -> float:
-        """Seconds that the finished stage took, over all its attempts."""
-        return float(read_json(self.folder / "done.json")["seconds"])
 
 
 def plan_cell(

@@ -106,7 +106,6 @@ def test_bench_refuses_senseless_options(
 
 def test_bench_gives_both_sides_equally_many_threads() -> None:
     """Or a ratio to scipy measures two thread pools that fight for the cores."""
-    pytest.importorskip("threadpoolctl")
     code = (
         "import os\nbefore = dict(os.environ)\nfrom ssvae.cli.bench import load_with_threads\nload_with_threads(1)\n"
         "assert os.environ == before\nimport torch\nfrom threadpoolctl import threadpool_info\n"

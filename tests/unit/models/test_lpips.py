@@ -70,7 +70,6 @@ def test_identical_frames_have_distance_and_gradient_zero(files: tuple[Path, Pat
 
 
 def test_heads_come_from_torchmetrics_when_no_path_is_given(files: tuple[Path, Path, LPIPS]) -> None:
-    pytest.importorskip("torchmetrics")
     model = load_lpips(files[0])
     assert all(bool((head >= 0).all()) and bool((head > 0).any()) for head in model.heads)
     assert not torch.equal(model.heads[0], files[2].heads[0])
