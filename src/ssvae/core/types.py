@@ -38,14 +38,17 @@ class Posterior:
         """The posterior mean (B,C,F,h,w): what diffusion trains on."""
         return self.mean
 
-    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+    def sample(self, generator: torch.Generator | None = None, part: tuple[int, int] = (0, 1)) -> Tensor:
         """Draw z = mean + std·ε, (B,C,F,h,w).
 
         The noise is drawn on the generator's device (CPU by default) and moved, so one seed gives one
-        draw on every device.
+        draw on every device. part: (rank, ranks): the noise is this rank's part of the draw for all ranks' batches.
         """
+        rank, ranks = part
+        batch, *rest = self.mean.shape
         device = generator.device if generator is not None else self.mean.device
-        noise = torch.randn(self.mean.shape, generator=generator, device=device, dtype=torch.float32)
+        noise = torch.randn(ranks * batch, *rest, generator=generator, device=device, dtype=torch.float32)
+        noise = noise[rank * batch : (rank + 1) * batch]
         return self.mean + torch.exp(0.5 * self.logvar) * noise.to(self.mean)
 
 
@@ -53,9 +56,13 @@ class Posterior:
 class StepContext:
     """Everything a regulariser's terms may look at in one training step.
 
-    video (B,3,T,H,W): the clip that was encoded. posterior: over (B,C,F,h,w). latent: the sample z before
-    any transform. decoded_latent: what the decoder received. reconstruction, target (B,3,T,H,W).
-    decode: latent -> video, with gradient. generator: the step's own named stream of random numbers.
+    video (B,3,T,H,W): the batch's clip; the encoder saw what ``prepare`` made of it. posterior: over (B,C,F,h,w).
+    latent: the sample z before any transform. decoded_latent: what the decoder received. reconstruction, target
+    (B,3,T,H,W), both after the transforms; a term on ``reconstruction`` reaches the decoder and the encoder, and takes
+    a fixed weight. decode: latent -> video, with gradient. generator: a stream of random numbers that is equal on
+    all ranks. distance: (reconstruction, target) of any one shape -> scalar with gradient, the likelihood's own
+    distance (L1, and LPIPS where it is on) a value. unit: detached scalar, values of one target over exp(s): a
+    distance times ``unit`` weighs as much as it would inside the likelihood.
     """
 
     video: Tensor
@@ -66,6 +73,8 @@ class StepContext:
     target: Tensor
     decode: Callable[[Tensor], Tensor]
     generator: torch.Generator
+    distance: Callable[[Tensor, Tensor], Tensor]
+    unit: Tensor
 
 
 Direction = Literal["up", "down", "none"]

@@ -2,15 +2,14 @@ from __future__ import annotations
 
 import torch
 
-from ssvae.core.types import Posterior, StepContext
+from ssvae.core.types import Posterior
 from ssvae.regularizers.base import Regularizer
+from step_context import step_context
 
 
 def test_every_default_does_nothing() -> None:
     video, latent, generator = torch.rand(1, 3, 5, 8, 8), torch.rand(1, 4, 3, 2, 2), torch.Generator().manual_seed(0)
-    context = StepContext(
-        video, Posterior(latent, latent), latent, latent, video, video, decode=lambda z: z, generator=generator
-    )
+    context = step_context(Posterior(latent, latent), video, generator=generator)
     state = generator.get_state()
     regularizer = Regularizer()
     regularizer.check_grid((3, 2, 2))

@@ -6,11 +6,12 @@ from torch.distributions import Normal, kl_divergence
 
 from ssvae.core.types import Posterior, StepContext
 from ssvae.regularizers.kl import KL
+from step_context import step_context
 
 
 def context(mean: torch.Tensor, logvar: torch.Tensor) -> StepContext:
     video = torch.zeros(mean.shape[0], 3, 5, 4, 4)
-    return StepContext(video, Posterior(mean, logvar), mean, mean, video, video, lambda z: z, torch.Generator())
+    return step_context(Posterior(mean, logvar), video)
 
 
 def test_sum_over_dimensions_mean_over_batch() -> None:

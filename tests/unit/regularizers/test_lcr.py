@@ -10,6 +10,7 @@ import torch
 from ssvae.core.types import Posterior, StepContext
 from ssvae.regularizers.lcr import LCR
 from ssvae.stats.local_corr import local_correlation
+from step_context import step_context
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "local_correlation.npz"
 
@@ -18,7 +19,7 @@ def context(mean: torch.Tensor) -> StepContext:
     video = torch.zeros(mean.shape[0], 3, 5, 4, 4)
     posterior = Posterior(mean, torch.zeros_like(mean))
     elsewhere = torch.full_like(mean, float("nan"))  # LCR reads the mean, never the sample
-    return StepContext(video, posterior, elsewhere, elsewhere, video, video, lambda z: z, torch.Generator())
+    return step_context(posterior, video, latent=elsewhere)
 
 
 @pytest.mark.parametrize("case", range(5))

@@ -5,8 +5,9 @@ from collections import Counter
 import pytest
 import torch
 
-from ssvae.core.types import Posterior, StepContext
+from ssvae.core.types import Posterior
 from ssvae.regularizers.lmr import LMR
+from step_context import step_context
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -102,7 +103,7 @@ def test_masked_fraction_is_reported_for_the_latest_step() -> None:
     lmr = always(0.5)
     latent = torch.zeros(1, 3, 1, 4, 4)
     video = torch.zeros(1, 3, 1, 8, 8)
-    ctx = StepContext(video, Posterior(latent, latent), latent, latent, video, video, lambda z: z, generator())
+    ctx = step_context(Posterior(latent, latent), video)
     lmr.transform(latent, video, generator())
     assert lmr.stats(ctx)["masked_fraction"].item() == 0.5
     lmr.eval()
