@@ -3,28 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
+from typing import TypeVar
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.state import AcceleratorState
 
 from ssvae.config.objective import ObjectiveConfig
 from ssvae.config.probe import Condition, ProbeConfig
-from ssvae.config.reg import RegConfig, WeightConfig
+from ssvae.config.reg import TermsConfig, VFConfig, WeightConfig, lmr_shape
+from ssvae.config.resolution import ResolutionConfig
 from ssvae.config.run import RuntimeConfig
 from ssvae.config.train import Precision, TrainConfig
 from ssvae.config.vae import VaeConfig
 from ssvae.flow.path import RectifiedFlow
+from ssvae.models.critic import PatchCritic
+from ssvae.models.dinov2 import load_dinov2
 from ssvae.models.dit import ConditionKind, VideoDiT
 from ssvae.models.lpips import load_lpips
 from ssvae.models.vae import VideoVAE
+from ssvae.objective.adversary import Adversary
 from ssvae.objective.nll import NegativeLogLikelihood
 from ssvae.objective.weighting import Weight
 from ssvae.regularizers.base import Regularizer
+from ssvae.regularizers.cov import Covariance
+from ssvae.regularizers.eq import EQ
 from ssvae.regularizers.kl import KL
 from ssvae.regularizers.lcr import LCR
 from ssvae.regularizers.lmr import LMR
+from ssvae.regularizers.noise import Noise
+from ssvae.regularizers.predictive import Predictive
+from ssvae.regularizers.se import SE
+from ssvae.regularizers.vf import VisionFoundation
 from ssvae.train.settings import Cadence, TrainSettings
+
+T = TypeVar("T")
 
 
 def build_vae(cfg: VaeConfig) -> VideoVAE:
@@ -47,25 +61,76 @@ def _attention(count: int, other: int) -> list[bool]:
     return [index < count for index in range(max(count, other, 1))]
 
 
-def build_regularizers(cfg: RegConfig, channels: int) -> tuple[dict[str, Regularizer], dict[str, Weight]]:
-    """Regularisers in the declared order of composition (terms on the posterior, then transforms), and term weights."""
-    terms = cfg.terms
-    regularizers: dict[str, Regularizer] = {}
+def build_regularizers(
+    terms: TermsConfig, vae: VideoVAE, resolution: ResolutionConfig
+) -> tuple[dict[str, Regularizer], dict[str, Weight]]:
+    """The regularisers of ``terms`` in their declared order (terms on the posterior, then transforms), and the weight
+    of every term that they yield. vae: whose latents they work on; resolution: of the stage.
+
+    Raises ValueError when a frozen network cannot be had.
+    """
+    found: dict[str, Regularizer] = {}
     weights: dict[str, Weight] = {}
-    if terms.kl is not None:
-        regularizers["kl"] = KL()
-        weights["kl"] = _weight(terms.kl.weight)
-    if terms.lcr is not None:
-        regularizers["lcr"] = LCR(threshold=terms.lcr.threshold, window=_triple(terms.lcr.window))
-        weights["lcr"] = _weight(terms.lcr.weight)
-    if terms.lmr is not None:
-        regularizers["lmr"] = LMR(
-            channels=channels,
-            ratios=tuple(terms.lmr.ratios),
-            probabilities=tuple(terms.lmr.probabilities),
-            block=_triple(terms.lmr.block),
+    if (kl := terms.kl) is not None:
+        found["kl"], weights["kl"] = KL(reduction=kl.reduction.value), _weight(kl.weight)
+    if (lcr := terms.lcr) is not None:
+        found["lcr"] = LCR(lcr.threshold, _triple(lcr.window), lcr.average.value)
+        weights["lcr"] = _weight(lcr.weight)
+    if (cov := terms.cov) is not None:
+        found["cov"], weights["cov"] = Covariance(vae.channels, cov.form.value, cov.modes), _weight(cov.weight)
+    if (vf := terms.vf) is not None:
+        found["vf"], weights["vf"] = _vision_foundation(vf, vae), _weight(vf.weight)
+    if (predictive := terms.predictive) is not None:
+        found["predictive"] = Predictive(
+            channels=vae.channels,
+            temporal_ratio=vae.temporal_ratio,
+            max_drop=predictive.max_drop,
+            padding=predictive.padding.value,
         )
-    return regularizers, weights
+        weights["motion"] = _weight(predictive.motion)
+    if (noise := terms.noise) is not None:
+        found["noise"] = Noise(variance=noise.variance)
+    if (eq := terms.eq) is not None:
+        found["eq"] = EQ(
+            probability=eq.probability,
+            scales=_pair(eq.scales),
+            rotations=tuple(eq.rotations),
+            downscaled=eq.downscaled,
+            spatial_ratio=vae.spatial_ratio,
+        )
+    if (lmr := terms.lmr) is not None:
+        shape = lmr_shape(lmr, resolution)
+        found["lmr"] = LMR(vae.channels, tuple(shape.ratios), tuple(shape.probabilities), _triple(shape.block))
+    if (se := terms.se) is not None:
+        found["se"], weights["se"] = SE(factors=tuple(se.factors), axes=se.axes.value), _weight(se.weight)
+    return found, weights
+
+
+def _vision_foundation(cfg: VFConfig, vae: VideoVAE) -> VisionFoundation:
+    assert cfg.model is not None, "config/checks.py refuses it"
+    return VisionFoundation(
+        features=load_dinov2(cfg.model, size=cfg.size),
+        channels=vae.channels,
+        temporal_ratio=vae.temporal_ratio,
+        cos_margin=cfg.cos_margin,
+        distance_margin=cfg.distance_margin,
+    )
+
+
+def build_adversary(cfg: ObjectiveConfig) -> Adversary | None:
+    """The critic with its optimiser, with fresh weights from torch's global generator; None without one."""
+    critic = cfg.critic
+    if critic is None:
+        return None
+    return Adversary(
+        PatchCritic(width=critic.width, levels=critic.levels, temporal_levels=critic.temporal_levels),
+        start_step=critic.start_step,
+        lr=critic.lr,
+        betas=_pair(critic.betas),
+        weight=_weight(critic.weight),
+        largest=critic.largest_weight,
+        alternate=critic.alternate,
+    )
 
 
 def _weight(cfg: WeightConfig) -> Weight:
@@ -77,10 +142,15 @@ def _triple(values: Sequence[int]) -> tuple[int, int, int]:
     return first, second, third
 
 
+def _pair(values: Sequence[T]) -> tuple[T, T]:
+    first, second = values
+    return first, second
+
+
 def build_nll(cfg: ObjectiveConfig) -> NegativeLogLikelihood:
-    """The likelihood; LPIPS joins where its VGG weights are given."""
+    """The likelihood; LPIPS joins where its VGG weights are given, and is only measured at weight 0."""
     lpips = None
-    if cfg.lpips.vgg is not None and cfg.lpips.weight > 0:
+    if cfg.lpips.vgg is not None:
         lpips = load_lpips(cfg.lpips.vgg, cfg.lpips.heads)
     return NegativeLogLikelihood(
         initial_logscale=cfg.initial_logscale, perceptual=lpips, perceptual_weight=cfg.lpips.weight
@@ -88,13 +158,12 @@ def build_nll(cfg: ObjectiveConfig) -> NegativeLogLikelihood:
 
 
 def build_settings(cfg: TrainConfig) -> TrainSettings:
-    first, second = cfg.betas
     return TrainSettings(
         steps=cfg.steps,
         batch=cfg.batch,
         optimizer=cfg.optimizer.value,
         lr=cfg.lr,
-        betas=(first, second),
+        betas=_pair(cfg.betas),
         weight_decay=cfg.weight_decay,
         curve=cfg.curve.value,
         warmup=cfg.warmup,
@@ -116,7 +185,10 @@ def build_accelerator(precision: Precision) -> Accelerator:
     """One process a rank. Without a GPU, ``cpu=True`` must be said: otherwise ranks silently stay alone."""
     # Accelerate keeps one state a process and refuses another precision; stages of one process may differ in it.
     AcceleratorState._reset_state(reset_partial_state=False)
-    return Accelerator(cpu=not torch.cuda.is_available(), mixed_precision=precision.value)
+    mixed = "bf16" if precision is Precision.bf16 else "no"
+    # A rank may wait for long: for the first one to measure, or for another process that trains a shared stage.
+    patience = InitProcessGroupKwargs(timeout=timedelta(hours=12))
+    return Accelerator(cpu=not torch.cuda.is_available(), mixed_precision=mixed, kwargs_handlers=[patience])
 
 
 def default_device() -> torch.device:

@@ -7,13 +7,24 @@ from pathlib import Path
 import pytest
 import torch
 
-from ssvae.build import build_cadence, build_dit, build_flow, build_nll, build_regularizers, build_settings, build_vae
+from ssvae.build import (
+    build_adversary,
+    build_cadence,
+    build_dit,
+    build_flow,
+    build_nll,
+    build_regularizers,
+    build_settings,
+    build_vae,
+)
 from ssvae.config.checks import ratios
 from ssvae.config.compose import CONF, PROJECT, Cell, resolve
 from ssvae.config.probe import Condition
+from ssvae.config.reg import TrainedStage, terms_in
 from ssvae.core.shapes import latent_grid
 
 SMALL_PATCH = "probe.dit.patch=[1,2,2]"
+PAPER = ("data.path={clips}", "data.image_path={clips}", "objective.lpips.vgg=null")
 CONTEXT = {
     # Choices that only make sense beside others.
     "vae=ssvae": ("resolution=256", "score=paper", SMALL_PATCH),
@@ -21,6 +32,15 @@ CONTEXT = {
     "resolution=256": (SMALL_PATCH,),
     "resolution=512": (SMALL_PATCH,),
     "data=webdataset": ("data.path={clips}", "data.image_path={clips}"),
+    "objective=l1_lpips_gan": ("objective.lpips.vgg=null",),
+    "exp=paper_256p": PAPER,
+    "exp=paper_512p": PAPER,
+    "probe=s2": (),
+    "reg=noise": ("exp=cpu_finetune",),
+    "reg/term=noise": ("exp=cpu_finetune",),
+    "reg=vf": ("reg.terms.vf.model=facebook/dinov2-large",),
+    "reg/term=vf": ("reg.terms.vf.model=facebook/dinov2-large",),
+    "stage=decoder_finetune": ("exp=cpu_finetune",),
 }
 FILES = sorted(path for path in CONF.rglob("*.yaml") if path != CONF / "config.yaml")
 
@@ -28,7 +48,9 @@ FILES = sorted(path for path in CONF.rglob("*.yaml") if path != CONF / "config.y
 def overrides_for(path: Path) -> tuple[str, ...]:
     group, choice = str(path.parent.relative_to(CONF)), path.stem
     if group == "reg/term":
-        return (f"+reg/term@reg.terms.{choice}={choice}",) if choice != "kl" else (f"reg/term@reg.terms.kl={choice}",)
+        more = CONTEXT.get(f"{group}={choice}", ())
+        plus = "" if choice == "kl" else "+"
+        return (f"{plus}reg/term@reg.terms.{choice}={choice}", *more)
     return (f"{group}={choice}", *CONTEXT.get(f"{group}={choice}", ()))
 
 
@@ -42,18 +64,25 @@ def clips(tmp_path: Path) -> Path:
 def build_all(cell: Cell) -> None:
     """Make every object of a cell; networks on the meta device, where the paper's size costs nothing."""
     cfg = cell.cfg
-    for stage in (cfg.stages.base, cfg.stages.pretrain):
+    for name in ("base", "pretrain", "decoder_finetune"):
+        stage = getattr(cfg.stages, name)
         if stage is None:
             continue
+        kind = TrainedStage.decoder_finetune if name == "decoder_finetune" else TrainedStage.pretrain
         with torch.device("meta"):
             vae = build_vae(cfg.vae)
         clip = stage.resolution
         grid = vae.latent_grid(clip.frames, clip.height, clip.width)
         assert grid == latent_grid(clip.frames, clip.height, clip.width, *ratios(cfg.vae))
-        regularizers, weights = build_regularizers(stage.reg, cfg.vae.channels)
-        for regularizer in regularizers.values():
-            regularizer.check_grid(grid)
-        assert set(weights) <= set(regularizers)
+        terms = terms_in(stage.reg.terms, kind)
+        if terms.vf is None:  # it needs a network from outside: tests/unit/regularizers/test_vf.py
+            regularizers, weights = build_regularizers(terms, vae, clip)
+            for regularizer in regularizers.values():
+                regularizer.check_grid(grid)
+            assert set(weights) <= {*regularizers, "motion"}
+        with torch.device("meta"):
+            adversary = build_adversary(stage.objective)
+        assert (adversary is None) == (stage.objective.critic is None)
         assert build_nll(stage.objective).perceptual is None
         settings = build_settings(stage.train)
         settings.set_rate(settings.build_optimizer([torch.nn.Parameter(torch.zeros(1))]), 0)
@@ -92,8 +121,9 @@ def test_every_sweep_boots(name: str) -> None:
 
 
 @pytest.mark.parametrize("exp", [path.stem for path in sorted((CONF / "exp").glob("*.yaml"))])
-def test_the_main_job_boots_in_every_experiment(exp: str) -> None:
-    cells = resolve((f"exp={exp}", "reg=none,lcr,lmr,lcr_lmr", "channels=48,128"))
+def test_the_main_job_boots_in_every_experiment(exp: str, clips: Path) -> None:
+    more = [text.format(clips=clips) for text in CONTEXT.get(f"exp={exp}", ())]
+    cells = resolve((f"exp={exp}", "reg=none,lcr,lmr,lcr_lmr", "channels=48,128", *more))
     assert len(cells) == 8
     for cell in cells:
         build_all(cell)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from ssvae.build import build_accelerator, build_regularizers
+from ssvae.build import build_accelerator, build_regularizers, build_vae
 from ssvae.config.compose import resolve
+from ssvae.config.reg import TrainedStage, terms_in
 from ssvae.config.train import Precision
 
 
@@ -17,7 +18,8 @@ def test_stages_of_one_process_may_differ_in_precision() -> None:
 def test_terms_and_weights_follow_the_choice() -> None:
     found = {}
     for cell in resolve(("reg=none,lcr,lmr,lcr_lmr", "strength.lcr=0.3")):
-        regularizers, weights = build_regularizers(cell.cfg.reg, cell.cfg.vae.channels)
+        terms = terms_in(cell.cfg.reg.terms, TrainedStage.pretrain)
+        regularizers, weights = build_regularizers(terms, build_vae(cell.cfg.vae), cell.cfg.resolution)
         found[cell.cfg.reg.name] = (list(regularizers), {name: (w.policy, w.value) for name, w in weights.items()})
     kl, lcr = ("fixed", 5e-4), ("grad_ratio", 0.3)
     assert found == {

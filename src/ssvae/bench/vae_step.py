@@ -23,13 +23,14 @@ from ssvae.bench.naive_vae import naive_decode, naive_encode_moments
 from ssvae.bench.pair import Pair, relative_difference
 from ssvae.build import build_nll, build_regularizers, build_vae
 from ssvae.config.compose import resolve
+from ssvae.config.reg import TrainedStage, terms_in
 from ssvae.core.seeds import seed_everything, torch_generator
 from ssvae.core.types import Posterior
 from ssvae.data.pixels import to_video
 from ssvae.data.synthetic import render
 from ssvae.models.vae import VideoVAE
 from ssvae.objective.nll import NegativeLogLikelihood
-from ssvae.objective.vae_step import vae_step
+from ssvae.objective.vae_step import StepInputs, vae_step
 from ssvae.objective.weighting import Weight
 from ssvae.regularizers.base import Regularizer
 from ssvae.regularizers.lcr import LCR
@@ -86,8 +87,10 @@ def build_case(overrides: tuple[str, ...], batch: int = 8) -> StepCase:
         for index in range(batch)
     ]
     video = torch.stack([to_video(torch.from_numpy(clip).permute(0, 3, 1, 2)) for clip in frames])
-    regularizers, weights = build_regularizers(cfg.reg, cfg.vae.channels)
-    return StepCase(build_vae(cfg.vae), regularizers, weights, build_nll(cfg.objective), video)
+    vae = build_vae(cfg.vae)
+    terms = terms_in(cfg.reg.terms, TrainedStage.pretrain)
+    regularizers, weights = build_regularizers(terms, vae, resolution)
+    return StepCase(vae, regularizers, weights, build_nll(cfg.objective), video)
 
 
 def plain(case: StepCase) -> Forward:
@@ -108,16 +111,13 @@ def fast(case: StepCase) -> Forward:
 
 def chained(case: StepCase) -> Tensor:
     """Gradients of one step by :func:`ssvae.objective.vae_step.vae_step`; returns the loss."""
+    draws = {name: torch_generator(0, f"bench/{name}") for name in case.regularizers}
     out = vae_step(
-        case.video,
+        StepInputs(case.video, _noise(), draws),
         vae=case.vae,
-        theta=case.vae.encoder.conv_out.weight,
         regularizers=case.regularizers,
         weights=case.weights,
         nll=case.nll,
-        noise=_noise(),
-        draws={name: torch_generator(0, f"bench/{name}") for name in case.regularizers},
-        backward=_backward,
     )
     return out.loss
 
@@ -183,7 +183,3 @@ def _lcr(case: StepCase) -> LCR:
 
 def _noise() -> torch.Generator:
     return torch_generator(0, "bench/posterior")
-
-
-def _backward(loss: Tensor, **more: Any) -> None:
-    loss.backward(**more)

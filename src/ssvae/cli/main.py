@@ -10,10 +10,19 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from ssvae.cli import bench, measure, publish, report, status
+from ssvae.cli import bench, cell, export, measure, publish, reconstruct, report, status
 from ssvae.core.paths import prepare_environment
 
-VERBS = {"bench": bench, "measure": measure, "publish": publish, "report": report, "status": status}
+VERBS = {
+    "bench": bench,
+    "cell": cell,
+    "export": export,
+    "measure": measure,
+    "publish": publish,
+    "reconstruct": reconstruct,
+    "report": report,
+    "status": status,
+}
 """Each module: HELP (one line), ``add_arguments(parser)``, ``run(args) -> exit code``."""
 
 

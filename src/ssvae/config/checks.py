@@ -13,16 +13,17 @@ from ssvae.config.objective import ObjectiveConfig
 from ssvae.config.probe import ProbeConfig
 from ssvae.config.problem import Problem
 from ssvae.config.ranges import out_of_range
-from ssvae.config.reg import Policy, RegConfig
+from ssvae.config.reg import TrainedStage
+from ssvae.config.reg_checks import Grid, tiles, triple, window_problems
+from ssvae.config.reg_checks import check as regularizer_problems
 from ssvae.config.resolution import ResolutionConfig
 from ssvae.config.run import StageName
-from ssvae.config.score import MeasureConfig
+from ssvae.config.score import MeasureConfig, Weights
 from ssvae.config.train import TrainConfig
 from ssvae.config.tree import Config
 from ssvae.config.vae import VaeConfig
 from ssvae.core.shapes import latent_grid
 
-Grid = tuple[int, int, int]
 LEAST_SCORED_FRAMES = 5
 """As in models/features.py, which a mistyped command must not have to import."""
 
@@ -35,7 +36,7 @@ def check(cfg: Config) -> list[Problem]:
         groups = getattr(cfg.stages, stage.name)
         if groups is None:
             continue
-        key = {group.name: place(cfg, stage.name, group.name) for group in fields(groups)}
+        key = {group.name: place(cfg, stage.name, group.name) for group in fields(groups) if group.name != "init"}
         clip, data = groups.resolution, groups.data
         # Without a sound architecture there is no grid to judge by.
         grid = None if of_vae else _grid(key["resolution"], cfg.vae, clip)
@@ -44,14 +45,15 @@ def check(cfg: Config) -> list[Problem]:
         shape = None if isinstance(grid, Problem) else grid
         if "train" in key:
             found += [*_train(key["train"], groups.train), *_objective(key["objective"], groups.objective)]
-            found += _reg(key["reg"], groups.reg, shape)
+            kind = TrainedStage.decoder_finetune if stage.name == "decoder_finetune" else TrainedStage.pretrain
+            found += regularizer_problems(key["reg"], groups, kind, cfg.vae, shape)
+            found += _init(stage.name, groups.init, cfg)
         if "score" in key:
             found += _score(key["score"], groups.score, clip, shape)
         if "probe" in key:
             found += _probe(key["probe"], groups.probe, shape)
             found += _scored(key["resolution"], cfg.stage, clip)
-    if cfg.stages.measure.score.weights.value == "ema" and cfg.stages.pretrain.train.ema_decay is None:
-        found.append(Problem("score.weights", "ema", "needs an EMA: set train.ema_decay, or score.weights=raw"))
+    found += [*_trained(cfg), *_idle(cfg)]
     return list(dict.fromkeys(found))
 
 
@@ -107,56 +109,6 @@ def _grid(key: str, vae: VaeConfig, clip: ResolutionConfig) -> Grid | Problem:
     except ValueError as error:
         where = f"{key}={clip.name} with vae={vae.name}"
         return Problem(where, f"{clip.frames} frames, {clip.height}x{clip.width}", str(error))
-
-
-def _triple(key: str, values: list[int]) -> Iterator[Problem]:
-    if len(values) != 3 or min(values) < 1:
-        yield Problem(key, str(list(values)), "must be three positive numbers (t,h,w)")
-
-
-def _tiles(key: str, sides: list[int], grid: Grid | None, alone: int) -> Iterator[Problem]:
-    """Do ``sides`` tile the grid? The first latent frame stands apart; ``alone``: later frames that an image has."""
-    wrong = list(_triple(key, sides))
-    if wrong or grid is None:
-        yield from wrong
-        return
-    frames, height, width = grid
-    later = frames - 1 if frames > 1 else alone
-    axes = (("later latent frames", later), ("latent height", height), ("latent width", width))
-    for (axis, size), side in zip(axes, sides, strict=True):
-        if size % side:
-            yield Problem(key, str(list(sides)), f"{axis} {size} is not divisible by {side}: choose a divisor")
-
-
-def _window(key: str, window: list[int], grid: Grid | None) -> Iterator[Problem]:
-    yield from _tiles(key, window, grid, alone=0)
-    if len(window) == 3 and window[1] * window[2] == 1:
-        yield Problem(key, str(list(window)), "needs two positions in space: frame 0 has no pairs otherwise")
-
-
-def _reg(key: str, reg: RegConfig, grid: Grid | None) -> Iterator[Problem]:
-    if reg.terms.kl is not None and reg.terms.kl.weight.policy is not Policy.fixed:
-        yield Problem(f"{key}.terms.kl.weight.policy", "grad_ratio", "KL takes a fixed weight")
-    if reg.terms.lcr is not None:
-        yield from _window(f"{key}.terms.lcr.window", reg.terms.lcr.window, grid)
-        if not -1.0 <= reg.terms.lcr.threshold <= 1.0:
-            yield Problem(f"{key}.terms.lcr.threshold", str(reg.terms.lcr.threshold), "a correlation: [-1, 1]")
-    lmr = reg.terms.lmr
-    if lmr is None:
-        return
-    key = f"{key}.terms.lmr"
-    if len(lmr.ratios) != len(lmr.probabilities) or not lmr.ratios:
-        yield Problem(
-            f"{key}.probabilities", str(list(lmr.probabilities)), f"needs {len(lmr.ratios)} entries, as ratios"
-        )
-    elif abs(sum(lmr.probabilities) - 1.0) > 1e-6 or min(lmr.probabilities) < 0:
-        yield Problem(f"{key}.probabilities", str(list(lmr.probabilities)), "must be shares that sum to 1")
-    if any(not 0 <= ratio < 1 for ratio in lmr.ratios):
-        yield Problem(f"{key}.ratios", str(list(lmr.ratios)), "must lie in [0, 1): 1 hides the whole latent")
-    wrong = list(_triple(f"{key}.block", lmr.block))
-    yield from wrong
-    if not wrong and grid is not None and any(side > size for side, size in zip(lmr.block, grid, strict=True)):
-        yield Problem(f"{key}.block", str(list(lmr.block)), f"is larger than the latent grid {grid}")
 
 
 def _train(key: str, train: TrainConfig) -> Iterator[Problem]:
@@ -218,11 +170,19 @@ def _objective(key: str, objective: ObjectiveConfig) -> Iterator[Problem]:
     if objective.lpips.vgg is not None and objective.lpips.heads is None and find_spec("torchmetrics") is None:
         remedy = "torchmetrics, which ships the heads, is not installed: pip install torchmetrics, or name the file"
         yield Problem(f"{key}.lpips.heads", "null", remedy)
+    critic = objective.critic
+    if critic is None:
+        return
+    if len(critic.betas) != 2 or not all(0 <= beta < 1 for beta in critic.betas):
+        yield Problem(f"{key}.critic.betas", str(list(critic.betas)), "must be two numbers in [0, 1)")
+    if critic.temporal_levels > critic.levels:
+        remedy = f"cannot exceed levels = {critic.levels}: time is halved together with height and width"
+        yield Problem(f"{key}.critic.temporal_levels", str(critic.temporal_levels), remedy)
 
 
 def _score(key: str, score: MeasureConfig, clip: ResolutionConfig, grid: Grid | None) -> Iterator[Problem]:
-    yield from _window(f"{key}.window", score.window, grid)
-    yield from _tiles(f"{key}.block", score.block, grid, alone=1)
+    yield from window_problems(f"{key}.window", score.window, grid)
+    yield from tiles(f"{key}.block", score.block, grid, alone=1)
     if grid is not None and score.downsample > 0 and (clip.height % score.downsample or clip.width % score.downsample):
         yield Problem(f"{key}.downsample", str(score.downsample), f"does not divide {clip.height}x{clip.width}")
     if not score.noise or len(set(score.noise)) != len(score.noise):
@@ -231,7 +191,7 @@ def _score(key: str, score: MeasureConfig, clip: ResolutionConfig, grid: Grid | 
 
 def _probe(key: str, probe: ProbeConfig, grid: Grid | None) -> Iterator[Problem]:
     dit = probe.dit
-    wrong = list(_triple(f"{key}.dit.patch", dit.patch))
+    wrong = list(triple(f"{key}.dit.patch", dit.patch))
     yield from wrong
     if not wrong and grid is not None and any(size % side for side, size in zip(dit.patch, grid, strict=True)):
         fits = [max(s for s in range(1, side + 1) if size % s == 0) for side, size in zip(dit.patch, grid, strict=True)]
@@ -250,6 +210,49 @@ def _scored(key: str, stage: StageName, clip: ResolutionConfig) -> Iterator[Prob
     if scores and clip.frames < LEAST_SCORED_FRAMES:
         remedy = f"the probe's networks look at {LEAST_SCORED_FRAMES} frames or more; stage=pretrain does without them"
         yield Problem(f"{key}.frames", str(clip.frames), remedy)
+
+
+def _init(stage: str, init: str | None, cfg: Config) -> Iterator[Problem]:
+    """Weights from outside: one start only, and one that is there."""
+    key = f"stages.{stage}.init"
+    if init is None:
+        return
+    if stage == "decoder_finetune":
+        yield Problem(key, init, "decoder_finetune continues pretrain: set stages.pretrain.init instead")
+    if stage == "pretrain" and cfg.stages.base is not None:
+        remedy = "pretrain continues stages.base: set stages.base.init, or stages.base=null to start from these weights"
+        yield Problem(key, init, remedy)
+    looks_like_path = "/" in init or init.endswith((".ckpt", ".pt", ".safetensors")) or init.startswith((".", "~"))
+    if looks_like_path and not Path(init).expanduser().exists():
+        yield Problem(key, init, "no such file or folder")
+
+
+def _trained(cfg: Config) -> Iterator[Problem]:
+    """Is there a stage that makes the weights which are asked for?"""
+    stages, score = cfg.stages, cfg.stages.measure.score
+    tuned = stages.decoder_finetune
+    if tuned is None and cfg.stage is StageName.decoder_finetune:
+        yield Problem("stage", "decoder_finetune", f"exp={cfg.exp} has none: exp=paper_512p and exp=cpu_finetune do")
+    if tuned is None and score.trained is TrainedStage.decoder_finetune:
+        yield Problem("score.trained", "decoder_finetune", f"exp={cfg.exp} has no such stage: exp=cpu_finetune does")
+        return
+    maker = tuned if score.trained is TrainedStage.decoder_finetune else stages.pretrain
+    if score.weights is Weights.ema and maker is not None and maker.train.ema_decay is None:
+        where = "train" if maker is stages.pretrain else "stages.decoder_finetune.train"
+        yield Problem("score.weights", "ema", f"needs an EMA: set {where}.ema_decay, or score.weights=raw")
+
+
+def _idle(cfg: Config) -> Iterator[Problem]:
+    """Terms that are present in no stage of this experiment: their cell would be another one under a wrong name."""
+    if cfg.stages.decoder_finetune is not None:
+        return
+    terms = cfg.stages.pretrain.reg.terms
+    key = place(cfg, "pretrain", "reg")
+    for field in fields(terms):
+        term = getattr(terms, field.name)
+        if term is not None and TrainedStage.pretrain not in term.stages:
+            remedy = f"exp={cfg.exp} has no such stage: take exp=cpu_finetune or exp=paper_512p, or add pretrain"
+            yield Problem(f"{key}.terms.{field.name}.stages", str([stage.value for stage in term.stages]), remedy)
 
 
 def _run(cfg: Config) -> Iterator[Problem]:

@@ -15,6 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -94,6 +95,23 @@ def resolve(overrides: tuple[str, ...]) -> tuple[Cell, ...]:
     quoted = quote_choices(overrides, groups)
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
         return tuple(_resolve_grid(quoted, _Composer(groups)))
+
+
+def load_cell(path: Path) -> Config:
+    """A resolved config as a sweep writes it for each of its cells (``cells/<cell_id>.yaml``).
+
+    Raises ValueError for a file that is none, and InputError with all problems of its values.
+    """
+    register()
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.load(path))
+        cfg = OmegaConf.to_object(merged)
+    except (OSError, yaml.YAMLError, OmegaConfBaseException) as error:
+        raise ValueError(f"{path}: is no resolved config of a cell ({first_line(error)})") from error
+    assert isinstance(cfg, Config)
+    if problems := check(cfg):
+        raise InputError([(problem, [str(path)]) for problem in problems], 1)
+    return cfg
 
 
 def _file_axes(overrides: Sequence[str]) -> list[str]:

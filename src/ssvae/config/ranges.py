@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
 from ssvae.config.data import DataConfig, SyntheticConfig
-from ssvae.config.objective import LpipsConfig
+from ssvae.config.objective import CriticConfig, LpipsConfig
 from ssvae.config.probe import DitConfig, ProbeConfig, SampleConfig
 from ssvae.config.problem import Problem
-from ssvae.config.reg import StrengthConfig, WeightConfig
+from ssvae.config.reg import NoiseConfig, StrengthConfig, VFConfig, WeightConfig
 from ssvae.config.resolution import ResolutionConfig
 from ssvae.config.run import RuntimeConfig, TrackConfig
 from ssvae.config.score import LatentsConfig, MeasureConfig
@@ -35,7 +35,10 @@ LEAST: dict[type, dict[str, float]] = {
     DataConfig: {"image_weight": 0, "video_weight": 0, "image_batch": 1, "reject_share": 0, "split_seed": 0},
     SyntheticConfig: {"clips": 8, "frames": 1, "size": 8, "shard_size": 1, "seed": 0},
     LpipsConfig: {"weight": 0},
-    StrengthConfig: {"kl": 0, "lcr": 0},
+    CriticConfig: {"width": 1, "levels": 1, "temporal_levels": 1, "start_step": 1},
+    StrengthConfig: {"kl": 0, "lcr": 0, "cov": 0},
+    VFConfig: {"size": 14, "cos_margin": 0, "distance_margin": 0},
+    NoiseConfig: {"variance": 0},
     WeightConfig: {"value": 0},
     TrainConfig: {
         "steps": 1,
@@ -60,6 +63,7 @@ ABOVE_ZERO: dict[type, tuple[str, ...]] = {
     ResolutionConfig: ("fps",),
     SyntheticConfig: ("fps",),
     TrainConfig: ("lr", "grad_clip"),
+    CriticConfig: ("lr", "largest_weight"),
 }
 """Fields that must be above 0; null is left to the type."""
 
@@ -75,10 +79,15 @@ def out_of_range(key: str, node: Any) -> Iterator[Problem]:
         for number in value if isinstance(value, list) else [value]:
             if isinstance(number, bool) or not isinstance(number, int | float):
                 continue
-            least = LEAST.get(kind, {}).get(field.name, -math.inf)
+            least = _rule(LEAST, kind).get(field.name, -math.inf)
             if not math.isfinite(number):
                 yield Problem(name, str(value), "must be a finite number")
             elif number < least:
                 yield Problem(name, str(value), f"must be at least {least:g}")
-            elif number <= 0 and field.name in ABOVE_ZERO.get(kind, ()):
+            elif number <= 0 and field.name in _rule(ABOVE_ZERO, kind):
                 yield Problem(name, str(value), "must be above 0")
+
+
+def _rule(rules: Mapping[type, Any], kind: type) -> Any:
+    """The entry of a type, or of the one that it extends."""
+    return next((rules[base] for base in kind.__mro__ if base in rules), {})

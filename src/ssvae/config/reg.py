@@ -12,6 +12,8 @@ from enum import Enum
 
 from omegaconf import MISSING
 
+from ssvae.config.resolution import LmrShape, ResolutionConfig
+
 
 class Policy(Enum):
     """How strongly a term pulls (see objective/weighting.py)."""
@@ -198,6 +200,16 @@ class StrengthConfig:
     lcr: float = MISSING
     cov: float = MISSING
     note: str = MISSING
+
+
+def lmr_shape(lmr: LMRConfig, resolution: ResolutionConfig) -> LmrShape:
+    """Ratios, probabilities and block that act: its own, or those of the stage's resolution."""
+    own, given = resolution.lmr, lmr
+    return LmrShape(
+        ratios=own.ratios if given.ratios is None else given.ratios,
+        probabilities=own.probabilities if given.probabilities is None else given.probabilities,
+        block=own.block if given.block is None else given.block,
+    )
 
 
 def terms_in(terms: TermsConfig, stage: TrainedStage) -> TermsConfig:

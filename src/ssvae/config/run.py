@@ -15,6 +15,7 @@ class StageName(Enum):
     """``evaluate`` = measure + probe; ``all`` = everything."""
 
     pretrain = "pretrain"
+    decoder_finetune = "decoder_finetune"
     measure = "measure"
     probe = "probe"
     evaluate = "evaluate"

@@ -7,6 +7,8 @@ from enum import Enum
 
 from omegaconf import MISSING
 
+from ssvae.config.reg import TrainedStage
+
 
 class Weights(Enum):
     """Which weights are measured: as trained, or their moving average."""
@@ -18,6 +20,7 @@ class Weights(Enum):
 @dataclass
 class MeasureConfig:
     name: str = MISSING
+    trained: TrainedStage = MISSING  # the stage whose weights are measured, encoded with and decoded with
     weights: Weights = MISSING
     clips: int = MISSING  # held-out windows
     batch: int = MISSING

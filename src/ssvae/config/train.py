@@ -20,8 +20,19 @@ class CurveName(Enum):
 
 
 class Precision(Enum):
-    fp32 = "no"
+    fp32 = "fp32"
     bf16 = "bf16"
+
+
+class RankStatistics(Enum):
+    """Over which batch the ranks take statistics, gradient norms and draws; alone it makes no difference.
+
+    ``shared``: R ranks equal one with the whole batch. ``per_rank``: each for itself, as the official code; all ranks
+    then draw the same posterior noise.
+    """
+
+    shared = "shared"
+    per_rank = "per_rank"
 
 
 @dataclass
@@ -42,3 +53,11 @@ class TrainConfig:
     ema_decay: float | None = MISSING  # null: no EMA
     precision: Precision = MISSING
     nonfinite_limit: int = MISSING  # updates that may be skipped for a non-finite loss before the run stops
+
+
+@dataclass
+class VaeTrainConfig(TrainConfig):
+    """What the VAE's loop knows beside."""
+
+    gradient_checkpointing: bool = MISSING  # recompute activations in the backward pass: less memory, same numbers
+    rank_statistics: RankStatistics = MISSING

@@ -14,19 +14,24 @@ from ssvae.config.reg import RegConfig, StrengthConfig
 from ssvae.config.resolution import ResolutionConfig
 from ssvae.config.run import LaunchConfig, RuntimeConfig, StageName, SweepConfig, TrackConfig
 from ssvae.config.score import LatentsConfig, MeasureConfig
-from ssvae.config.train import TrainConfig
+from ssvae.config.train import VaeTrainConfig
 from ssvae.config.vae import VaeConfig
 
 
 @dataclass
 class VaeStageConfig:
-    """One training stage of a VAE, complete in itself."""
+    """One training stage of a VAE, complete in itself.
 
+    init: weights to go on from, a folder or file that ``load_vae`` reads, or a published name; null: fresh weights
+    (``pretrain`` then continues ``base``, where there is one; ``decoder_finetune`` always continues ``pretrain``).
+    """
+
+    init: str | None = MISSING
     resolution: ResolutionConfig = MISSING
     data: DataConfig = MISSING
     objective: ObjectiveConfig = MISSING
     reg: RegConfig = MISSING
-    train: TrainConfig = MISSING
+    train: VaeTrainConfig = MISSING
 
 
 @dataclass
@@ -47,10 +52,12 @@ class ProbeStageConfig:
 @dataclass
 class StagesConfig:
     """``base``: an optional common start of all cells with the same VAE and seed, trained once without regulariser
-    (the protocol of "Improving the Diffusability of Autoencoders", which fine-tunes a published autoencoder)."""
+    (the protocol of "Improving the Diffusability of Autoencoders", which fine-tunes a published autoencoder).
+    ``decoder_finetune``: optional second stage on the frozen encoder of ``pretrain`` (stage 2 of the paper)."""
 
     base: VaeStageConfig | None = MISSING
     pretrain: VaeStageConfig = MISSING
+    decoder_finetune: VaeStageConfig | None = MISSING
     measure: MeasureStageConfig = MISSING
     probe: ProbeStageConfig = MISSING
 
@@ -66,7 +73,7 @@ class Config:
     strength: StrengthConfig = MISSING
     data: DataConfig = MISSING
     objective: ObjectiveConfig = MISSING
-    train: TrainConfig = MISSING
+    train: VaeTrainConfig = MISSING
     probe: ProbeConfig = MISSING
     score: MeasureConfig = MISSING
     latents: LatentsConfig = MISSING

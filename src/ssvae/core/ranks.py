@@ -107,3 +107,7 @@ class Ranks:
         """Until every rank is here."""
         if self.world > 1:
             dist.barrier()
+
+
+ALONE = Ranks()
+"""The only process of its run."""

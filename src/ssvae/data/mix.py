@@ -158,8 +158,8 @@ def select(index: ShardIndex, keys: Sequence[str], kind: Modality) -> list[Sampl
     return [by_key[key] for key in keys]
 
 
-def batches(plan: BatchPlan, start: int, stop: int, workers: int = 0, context: str | None = None) -> Iterator[Batch]:
-    """``plan[start]`` to ``plan[stop - 1]`` in order, read ahead by ``workers`` processes (0: in this one).
+def batches(plan: BatchPlan, numbers: Sequence[int], workers: int = 0, context: str | None = None) -> Iterator[Batch]:
+    """``plan[number]`` for each of ``numbers``, in order, read ahead by ``workers`` processes (0: in this one).
 
     context: how workers start ("fork", "spawn"), the platform's way by default. The global random state is left
     alone. Raises what ``plan[step]`` raises.
@@ -167,7 +167,7 @@ def batches(plan: BatchPlan, start: int, stop: int, workers: int = 0, context: s
     loader: DataLoader[Batch | ValueError] = DataLoader(
         _ErrorsAsValues(plan),
         batch_size=None,
-        sampler=range(start, stop),
+        sampler=numbers,
         num_workers=workers,
         collate_fn=_as_is,
         multiprocessing_context=context if workers else None,

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ssvae.models.attention import FrameAttention
 from ssvae.models.conv import CausalConv3d, history
@@ -16,7 +18,12 @@ from ssvae.models.norm import NormSiLU
 
 
 class ResidualBlock(nn.Module):
-    """x + conv(silu(norm(conv(silu(norm(x)))))), with a 1x1x1 convolution on the skip when the width changes."""
+    """x + conv(silu(norm(conv(silu(norm(x)))))), with a 1x1x1 convolution on the skip when the width changes.
+
+    checkpointing: keep only the input for the backward pass and compute the rest again there; same numbers.
+    """
+
+    checkpointing = False
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -30,6 +37,12 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B,C,T,H,W) -> (B,C',T,H,W)."""
+        if self.checkpointing and torch.is_grad_enabled():
+            out: Tensor = checkpoint(self._forward, x, use_reentrant=False, preserve_rng_state=False)
+            return out
+        return self._forward(x)
+
+    def _forward(self, x: Tensor) -> Tensor:
         hidden = norm_convolve(self.norm1, self.conv1, x)
         return norm_convolve(self.norm2, self.conv2, hidden) + self.shortcut(x)
 

@@ -25,18 +25,21 @@ class CausalConv3d(nn.Module):
     official weights depend on. Source: official SSVAE code; initialisation is PyTorch's default for convolutions.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, *, stride: tuple[int, int] = (1, 1)) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, *, stride: tuple[int, int] = (1, 1), bias: bool = True
+    ) -> None:
         super().__init__()
         self.stride = stride
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, KERNEL, KERNEL, KERNEL))
-        self.bias = nn.Parameter(torch.empty(out_channels))
+        self.bias = nn.Parameter(torch.empty(out_channels)) if bias else None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Uniform within 1/sqrt(fan in), as ``nn.Conv3d`` does."""
         bound = 1.0 / math.sqrt(self.weight[0].numel())
         nn.init.uniform_(self.weight, -bound, bound)
-        nn.init.uniform_(self.bias, -bound, bound)
+        if self.bias is not None:
+            nn.init.uniform_(self.bias, -bound, bound)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B,C,T,H,W) -> (B,C',T',H',W')."""
@@ -72,7 +75,7 @@ def _conv3d_is_slow(x: Tensor) -> bool:
     return x.device.type == "cpu" and x.shape[0] == 1 and x.shape[1] * x.shape[2] * x.shape[3] <= 20480
 
 
-def _stacked(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def _stacked(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """The same convolution in two dimensions: the three time taps of an output frame become input channels."""
     frames = x.shape[2] - KERNEL + 1
     taps = [x[:, :, tap : tap + frames] for tap in range(KERNEL)]

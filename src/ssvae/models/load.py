@@ -1,13 +1,48 @@
-"""``load_vae``: any VAE of ours from the folder that holds it."""
+"""``load_vae``: a VAE of ours from its folder, an official SSVAE checkpoint, or the released model by its name."""
 
 from __future__ import annotations
 
+import logging
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
+from ssvae.models.official import load_official
+from ssvae.models.statistics import RELEASED_48, LatentStatistics, read_statistics
 from ssvae.models.vae import VideoVAE
-from ssvae.models.weights import load_vae_folder
+from ssvae.models.weights import folder_statistics, load_vae_folder
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A published checkpoint: file of a Hugging Face repository, and the constants published with it."""
+
+    repository: str
+    file: str
+    statistics: Path
+
+
+RELEASES = {"ssvae48": Release("zai-org/SSVAE", "ch48_256p_15w_512p_5w.ckpt", RELEASED_48)}
+"""Names that :func:`load_vae` knows."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedVAE:
+    """vae: in eval mode. statistics: record of its latent mean and std, None where nobody wrote one. mask_token:
+    (1,C,1,1,1) float32, None unless an official checkpoint holds one."""
+
+    vae: VideoVAE
+    statistics: LatentStatistics | None
+    mask_token: Tensor | None = None
+
+    @property
+    def unmeasured(self) -> bool:
+        """Whether normalising leaves latents as they are because nobody measured them."""
+        return self.statistics is None and LatentStatistics.unrecorded(self.vae).is_identity
 
 
 def load_vae(
@@ -15,10 +50,80 @@ def load_vae(
 ) -> VideoVAE:
     """A VAE in eval mode.
 
-    name_or_path: a folder with ``config.json`` and ``model.safetensors`` (``runs/stages/pretrain-<id>/vae``), or the
-    stage folder around it. Raises ValueError for anything else.
+    name_or_path: one of
+
+    * a folder with ``config.json`` and ``model.safetensors`` (``runs/stages/pretrain-<id>/vae``), or the stage
+      folder around it;
+    * an official SSVAE checkpoint file (Lightning's layout, or the bare state dict). Its architecture is inferred,
+      nothing in it is executed (models/official.py). Latent statistics: the published ones for the released file
+      under its own name, else mean 0 and std 1, and the log says so;
+    * ``ssvae48``, the released 48-channel model: from the local Hugging Face cache, else downloaded.
+
+    Raises ValueError, in one line, for anything else and for files that are damaged or do not fit.
     """
-    path = Path(name_or_path)
-    if (path / "vae").is_dir():
-        path = path / "vae"
-    return load_vae_folder(path, device=device, dtype=dtype)
+    opened = open_vae(name_or_path, device=device, dtype=dtype)
+    if opened.unmeasured:
+        logger.warning(
+            "%s: mean and std of its latents are not known, normalize() leaves latents as they are; "
+            "`python -m ssvae export --vae %s --data CLIPS --out DIR` measures them and writes them with the weights",
+            name_or_path,
+            name_or_path,
+        )
+    return opened.vae
+
+
+def open_vae(
+    name_or_path: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+) -> OpenedVAE:
+    """As :func:`load_vae`, with what travels beside the weights."""
+    path = Path(name_or_path).expanduser()
+    release = RELEASES.get(str(name_or_path))
+    if not path.exists() and release is not None:
+        path = _fetch(str(name_or_path), release)
+    if path.is_dir():
+        if (path / "vae").is_dir():
+            path = path / "vae"
+        return OpenedVAE(load_vae_folder(path, device=device, dtype=dtype), folder_statistics(path))
+    if path.suffix == ".safetensors":
+        raise ValueError(f"{path}: give the folder that holds this file and its config.json")
+    if path.is_file():
+        return _open_official(path, device, dtype)
+    raise ValueError(
+        f"{path} is no VAE folder, no checkpoint file and no known name: give a folder with config.json and "
+        f"model.safetensors (or the stage folder around it), an official SSVAE .ckpt, or one of {', '.join(RELEASES)}"
+    )
+
+
+def _open_official(path: Path, device: str | torch.device, dtype: torch.dtype) -> OpenedVAE:
+    loaded = load_official(path)
+    statistics = _published(path, loaded.vae.channels)
+    if statistics is not None:
+        statistics.apply(loaded.vae)
+    return OpenedVAE(loaded.vae.to(device=device, dtype=dtype), statistics, loaded.mask_token)
+
+
+def _published(path: Path, channels: int) -> LatentStatistics | None:
+    """The constants published with the file of this name; None for other files, and where they cannot belong to it."""
+    for release in RELEASES.values():
+        if path.name == release.file:
+            statistics = read_statistics(release.statistics)
+            if len(statistics.mean) == channels:
+                return statistics
+    return None
+
+
+def _fetch(name: str, release: Release) -> Path:
+    """The released file in the local cache, downloaded if it is not there yet."""
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.utils import EntryNotFoundError
+
+    cached = try_to_load_from_cache(release.repository, release.file)
+    if isinstance(cached, str):
+        return Path(cached)
+    try:
+        return Path(hf_hub_download(release.repository, release.file))
+    except (OSError, EntryNotFoundError) as error:
+        raise ValueError(
+            f"{name}: {release.file} of huggingface.co/{release.repository} is not in the local cache and could not "
+            f"be downloaded ({type(error).__name__}): fetch that file yourself and give its path instead of the name"
+        ) from error

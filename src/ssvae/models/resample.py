@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssvae.models.conv import CausalConv3d, history, repeat_first
+from ssvae.models.conv import KERNEL, CausalConv3d, repeat_first
 
 FACTOR = 2
 
@@ -53,26 +53,33 @@ class Upsample(nn.Module):
         self.time = FACTOR if temporal else 1
         self.out_channels = out_channels
         self.conv = CausalConv3d(in_channels, out_channels)
+        # One repeat on the small grid stands for the two frames before the clip on the large one.
+        self.reach = 1 if temporal else KERNEL - 1
 
     def forward(self, x: Tensor) -> Tensor:
         """(B,C,T,H,W) -> (B,C',T',2H,2W)."""
+        padded = repeat_first(x, self.reach if x.shape[2] > 1 else 0)
         # With r = 2 the repeated signal starts one frame early; dropping that one lets the first frame stand alone.
-        return add_duplicated(self._repeat_and_convolve(x), x, time=self.time)[:, :, self.time - 1 :]
+        return self.refine(padded, x)[:, :, self.time - 1 :]
 
-    def _repeat_and_convolve(self, x: Tensor) -> Tensor:
-        """(B,C,T,H,W) -> (B,C',rT,2H,2W); with r = 2 the first frame is one too many."""
+    def refine(self, padded: Tensor, x: Tensor) -> Tensor:
+        """(B,C,p+T,H,W), (B,C,T,H,W) -> (B,C',rT,2H,2W); at the start of a clip with r = 2 one frame too many.
+
+        padded: ``x`` behind the p = ``reach`` frames before it, or a single first frame alone.
+        """
+        return add_duplicated(self._repeat_and_convolve(padded), x, time=self.time)
+
+    def _repeat_and_convolve(self, padded: Tensor) -> Tensor:
+        """(B,C,p+T,H,W) -> (B,C',rT,2H,2W)."""
         kernel = merge_taps(merge_taps(self.conv.weight.transpose(0, 1), 3), 4)  # (C,C',3,4,4)
-        if x.shape[2] == 1:
-            frame = F.conv_transpose2d(x.squeeze(2), kernel.sum(2), self.conv.bias, stride=FACTOR, padding=1)
+        if padded.shape[2] == 1:
+            frame = F.conv_transpose2d(padded.squeeze(2), kernel.sum(2), self.conv.bias, stride=FACTOR, padding=1)
             return frame.unsqueeze(2).expand(-1, -1, self.time, -1, -1)
         if self.time == 1:
-            padded = repeat_first(x, history(x.shape[2]))
             return F.conv_transpose3d(
                 padded, kernel.flip(2), self.conv.bias, stride=(1, FACTOR, FACTOR), padding=(2, 1, 1)
             )
-        # One repeat on the small grid stands for the two frames before the clip on the large one.
-        padded, kernel = repeat_first(x, 1), merge_taps(kernel, 2)
-        return F.conv_transpose3d(padded, kernel, self.conv.bias, stride=FACTOR, padding=(2, 1, 1))
+        return F.conv_transpose3d(padded, merge_taps(kernel, 2), self.conv.bias, stride=FACTOR, padding=(2, 1, 1))
 
 
 def merge_taps(kernel: Tensor, axis: int) -> Tensor:
@@ -84,11 +91,12 @@ def merge_taps(kernel: Tensor, axis: int) -> Tensor:
     return torch.stack((k2, k1 + k2, k0 + k1, k0), axis)
 
 
-def unshuffle_average(x: Tensor, out_channels: int, *, time: int) -> Tensor:
+def unshuffle_average(x: Tensor, out_channels: int, *, time: int, start: bool = True) -> Tensor:
     """Shortcut of a downsampling: each cell becomes channels, groups of neighbouring channels are averaged.
 
     Channel order within a position: (C, r, 2, 2), last fastest. Time is padded in front with *zeros*, while the
-    convolution beside it repeats the first frame; the official weights were trained that way.
+    convolution beside it repeats the first frame; the official weights were trained that way. start: whether ``x``
+    begins the clip; a later piece of it is not padded and has r·T' frames.
     (B,C,T,H,W) -> (B,C',T',H/2,W/2).
     """
     b, c, t, h, w = x.shape
@@ -99,7 +107,7 @@ def unshuffle_average(x: Tensor, out_channels: int, *, time: int) -> Tensor:
         if group >= FACTOR:
             group //= FACTOR
             cells = cells.sum(axis, keepdim=True)
-    if time > 1:
+    if time > 1 and start:
         cells = F.pad(cells, (0, 0) * 5 + (time - 1, 0))
     cells = cells.unflatten(1, (-1, time))  # (B,T',r,H/2,2 or 1,W/2,2 or 1,C)
     if time > 1 and group >= FACTOR:

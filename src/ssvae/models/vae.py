@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ssvae.core.shapes import check_ndim, latent_grid
 from ssvae.core.types import Posterior
+from ssvae.models.blocks import ResidualBlock
 from ssvae.models.decoder import Decoder
 from ssvae.models.encoder import Encoder
 
@@ -148,6 +149,16 @@ class VideoVAE(nn.Module):
         return self.config.channels
 
     @property
+    def encoder_theta(self) -> nn.Parameter:
+        """Weight of the encoder's last convolution, (2C,C',3,3,3): where adaptive weights of latent terms look."""
+        return self.encoder.conv_out.weight
+
+    @property
+    def decoder_theta(self) -> nn.Parameter:
+        """Weight of the decoder's last convolution, (3,C',3,3,3): where the critic's adaptive weight looks."""
+        return self.decoder.conv_out.weight
+
+    @property
     def spatial_ratio(self) -> int:
         """Pixels per latent pixel along height and along width."""
         return 2 ** len(self.config.temporal_levels)
@@ -188,6 +199,12 @@ class VideoVAE(nn.Module):
         """Inverse of :meth:`normalize`, (B,C,F,h,w)."""
         return latent * _per_channel(self.latent_std, latent) + _per_channel(self.latent_mean, latent)
 
+    def set_gradient_checkpointing(self, enabled: bool) -> None:
+        """Keep only the inputs of residual blocks for the backward pass, and compute the rest again; same numbers."""
+        for module in self.modules():
+            if isinstance(module, ResidualBlock):
+                module.checkpointing = enabled
+
     @torch.no_grad()
     def set_latent_statistics(self, mean: Tensor, std: Tensor) -> None:
         """Store per-channel mean and std, (C,) each, finite, std > 0; ValueError otherwise."""
@@ -204,6 +221,7 @@ class VideoVAE(nn.Module):
 
     @torch.no_grad()
     def _start_logvar_at(self, value: float) -> None:
+        assert self.encoder.conv_out.bias is not None
         self.encoder.conv_out.weight[self.channels :].zero_()
         self.encoder.conv_out.bias[self.channels :].fill_(value)
 

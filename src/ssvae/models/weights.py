@@ -1,55 +1,43 @@
-"""A VAE as a plain folder (config.json + model.safetensors), and the key names of official SSVAE checkpoints."""
+"""A VAE as a plain folder: config.json, model.safetensors, and the record of its latent statistics if there is one."""
 
 from __future__ import annotations
 
 import json
 import os
-import re
-from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from ssvae.core.files import write_atomic, write_text
+from ssvae.models.statistics import STATISTICS_FILE, LatentStatistics, read_statistics, write_statistics
 from ssvae.models.vae import VAEConfig, VideoVAE
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 FORMAT = "ssvae-vae/1"
 
-_OFFICIAL_RENAMES: tuple[tuple[str, str], ...] = (
-    (r"\.(down|up)\.(\d+)\.block\.", r".levels.\2.blocks."),
-    (r"\.(down|up)\.(\d+)\.(downsample|upsample)\.conv\.(conv\.)?", r".levels.\2.\3.conv."),
-    (r"\.mid\.", ".middle."),
-    (r"\.nin_shortcut\.", ".shortcut."),
-    (r"\.(conv1|conv2|conv_in)\.conv\.", r".\1."),
-    (r"\.out\.0\.", ".norm_out."),
-    (r"\.out\.2\.conv\.", ".conv_out."),
-)
 
+def save_vae(folder: str | os.PathLike[str], vae: VideoVAE, statistics: LatentStatistics | None = None) -> None:
+    """Write config.json and model.safetensors, with ``statistics`` also latent_statistics.json.
 
-def official_to_ours(key: str) -> str | None:
-    """Name in :class:`VideoVAE` of a tensor in an official SSVAE checkpoint, same shape; None if it is no part of it.
-
-    ``encoder.*`` and ``decoder.*`` are renamed; ``mask_token`` and ``loss.*`` belong to other objects.
+    Each file appears whole or not at all. statistics: where the latent mean and std that ``vae`` holds come from;
+    ValueError, before anything is written, if they are other numbers. Without it a record of earlier weights goes.
     """
-    if not key.startswith(("encoder.", "decoder.")):
-        return None
-    for pattern, replacement in _OFFICIAL_RENAMES:
-        key = re.sub(pattern, replacement, key)
-    return key
-
-
-def save_vae(folder: str | os.PathLike[str], vae: VideoVAE) -> None:
-    """Write config.json and model.safetensors (with latent statistics); each file appears whole or not at all."""
+    if statistics is not None:
+        statistics.check(vae)
     path = Path(folder)
     path.mkdir(parents=True, exist_ok=True)
+    # First, so that a record never lies beside weights that it does not belong to.
+    (path / STATISTICS_FILE).unlink(missing_ok=True)
     tensors = {name: value.detach().cpu().contiguous() for name, value in vae.state_dict().items()}
-    text = json.dumps({"format": FORMAT, **vae.config.to_json()}, indent=2) + "\n"
-    _write_atomically(path / WEIGHTS_FILE, lambda target: save_file(tensors, target))
-    _write_atomically(path / CONFIG_FILE, lambda target: Path(target).write_text(text, encoding="utf-8"))
+    write_atomic(path / WEIGHTS_FILE, lambda temporary: save_file(tensors, temporary))
+    write_text(path / CONFIG_FILE, json.dumps({"format": FORMAT, **vae.config.to_json()}, indent=2) + "\n")
+    if statistics is not None:
+        write_statistics(path / STATISTICS_FILE, statistics)
 
 
 def load_vae_folder(
@@ -57,7 +45,8 @@ def load_vae_folder(
 ) -> VideoVAE:
     """Read a folder written by :func:`save_vae`; eval mode, latent statistics stay float32.
 
-    Raises ValueError naming the folder when a file is missing, the config is not ours, or weights do not match it.
+    Raises ValueError naming the folder when a file is missing or damaged, the config is not ours, weights do not match
+    it, or the recorded latent statistics are not those that the weights hold.
     """
     path = Path(folder)
     for name in (CONFIG_FILE, WEIGHTS_FILE):
@@ -66,27 +55,51 @@ def load_vae_folder(
                 f"{path} is no VAE folder: {name} is missing; save_vae writes {CONFIG_FILE} and {WEIGHTS_FILE}"
             )
     config = _read_config(path / CONFIG_FILE)
-    tensors = load_file(path / WEIGHTS_FILE)
-    with torch.device("meta"):
-        vae = VideoVAE(**config)
+    try:
+        tensors = load_file(path / WEIGHTS_FILE)
+    except SafetensorError as error:
+        raise ValueError(f"{path / WEIGHTS_FILE} is damaged or no safetensors file: {error}") from error
+    try:
+        with torch.device("meta"):
+            vae = VideoVAE(**config)
+    except ValueError as error:
+        raise ValueError(f"{path / CONFIG_FILE}: {error}") from error
     _check_tensors(path / WEIGHTS_FILE, vae, tensors)
     vae.load_state_dict(tensors, strict=True, assign=True)
-    vae.set_latent_statistics(vae.latent_mean.float(), vae.latent_std.float())
+    recorded = folder_statistics(path)
+    try:
+        vae.set_latent_statistics(vae.latent_mean.float(), vae.latent_std.float())
+        if recorded is not None:
+            recorded.check(vae)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
     return vae.to(device=device, dtype=dtype).eval()
+
+
+def folder_statistics(folder: str | os.PathLike[str]) -> LatentStatistics | None:
+    """The record in a folder written by :func:`save_vae`, if it has one. Raises ValueError for a damaged one."""
+    path = Path(folder) / STATISTICS_FILE
+    return read_statistics(path) if path.is_file() else None
 
 
 def _read_config(path: Path) -> dict[str, Any]:
     """Keyword arguments of :class:`VideoVAE`; unknown, missing or ill-typed entries are errors."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ValueError(f"{path} does not say format {FORMAT!r}; it was not written by save_vae")
     config = {key: value for key, value in content.items() if key != "format"}
-    known = {field.name for field in fields(VAEConfig)}
-    if config.keys() != known:
-        raise ValueError(f"{path}: keys {sorted(config.keys() ^ known)} are unknown or missing")
+    known = {field.name: str(field.type) for field in fields(VAEConfig)}
+    if config.keys() != known.keys():
+        raise ValueError(f"{path}: keys {sorted(config.keys() ^ known.keys())} are unknown or missing")
+    for key, declared in known.items():
+        kind = bool if "bool" in declared else int
+        values = config[key] if declared.startswith("tuple") else [config[key]]
+        if not isinstance(values, list) or not all(type(value) is kind for value in values):
+            many = "a list of " if declared.startswith("tuple") else ""
+            raise ValueError(f"{path}: {key} must be {many}{kind.__name__}, got {config[key]!r}")
     return config
 
 
@@ -99,15 +112,3 @@ def _check_tensors(path: Path, vae: VideoVAE, tensors: dict[str, torch.Tensor]) 
     for name, value in expected.items():
         if value.shape != tensors[name].shape:
             raise ValueError(f"{path}: {name} has shape {tuple(tensors[name].shape)}, expected {tuple(value.shape)}")
-
-
-def _write_atomically(path: Path, write: Callable[[str], object]) -> None:
-    """Write beside ``path``, flush to disk, then rename over it; a leftover of a failed write is removed."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        write(str(temporary))
-        with temporary.open("rb") as handle:
-            os.fsync(handle.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

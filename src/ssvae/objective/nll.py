@@ -30,7 +30,8 @@ class NegativeLogLikelihood(nn.Module):
 
     s is one learned scalar (``logscale``); LPIPS is one number a frame, broadcast over its values, so its part of the
     sum counts once a value (official SSVAE code, loss_factory.py). perceptual: (video, video) -> distances that
-    broadcast over (B,3,T,H,W), or None to leave the term out.
+    broadcast over (B,3,T,H,W), or None to leave the term out; at weight 0 it
+    is measured and pulls at nothing.
     """
 
     def __init__(self, *, initial_logscale: float, perceptual: Perceptual | None, perceptual_weight: float) -> None:
@@ -55,9 +56,23 @@ class NegativeLogLikelihood(nn.Module):
         if self.perceptual is not None:
             if isinstance(self.perceptual, nn.Module):
                 self.perceptual.to(reconstruction.device)
-            per_frame = self.perceptual(reconstruction, target)
-            distance = absolute + self.perceptual_weight * per_frame
+            with torch.set_grad_enabled(self.perceptual_weight > 0 and torch.is_grad_enabled()):
+                per_frame = self.perceptual(reconstruction, target)
+            if self.perceptual_weight > 0:
+                distance = absolute + self.perceptual_weight * per_frame
             lpips = per_frame.mean()
         count = target[0].numel()
         nll = distance.sum() / (target.shape[0] * torch.exp(self.logscale)) + count * self.logscale
         return NllValue(nll, absolute.mean(), lpips)
+
+    def distance(self, reconstruction: Tensor, target: Tensor) -> Tensor:
+        """Mean of rec a value, scalar with gradient, for pairs of any one shape: what extra terms compare by."""
+        absolute = (reconstruction.float() - target.float()).abs().mean()
+        if self.perceptual is None or self.perceptual_weight == 0:
+            return absolute
+        return absolute + self.perceptual_weight * self.perceptual(reconstruction, target).mean()
+
+    @torch.no_grad()
+    def unit(self, target: Tensor) -> Tensor:
+        """Values of one target over exp(s): a :meth:`distance` times this weighs as much as inside the likelihood."""
+        return target[0].numel() / torch.exp(self.logscale)

@@ -21,12 +21,14 @@ class Regularizer(nn.Module):
 
     name: key of its terms and its config entry. version: raised by one whenever the numbers it makes change;
     part of a stage's identity. all_sum: sums a tensor over ranks, set by a training loop that wants batch
-    statistics over the global batch; None = this process's batch alone.
+    statistics over the global batch; None = this process's batch alone. part: (rank, ranks); a draw for every
+    sample is made for all ranks' batches, and this rank takes its part (as core.types.Posterior.sample does).
     """
 
     name: str = ""
     version: int = 1
     all_sum: AllSum | None = None
+    part: tuple[int, int] = (0, 1)
 
     def check_grid(self, grid: tuple[int, int, int]) -> None:
         """Raise ValueError, before any training, when this regulariser cannot work on latents of ``grid`` (F,h,w)."""

@@ -17,6 +17,9 @@ logger = logging.getLogger(__name__)
 FIELDS = ("reg", "channels", "resolution", "seed")
 """What every cell has; other fields are further swept values, such as ``strength.lcr``."""
 
+USUAL_WEIGHTS = ("weights", "pretrain raw")
+"""Which weights were measured (stage and kind): a column of the table, named elsewhere only where it is not this."""
+
 REGULARIZER_ORDER = ("none", "lcr", "lmr", "lcr_lmr")
 """Rows come in this order; other regularisers follow alphabetically."""
 
@@ -60,7 +63,8 @@ class CellRow:
     def label(self) -> str:
         """Short name such as ``lcr, 48 ch`` or ``lcr, 48 ch, strength.lcr=0.2``: no resolution, no seed."""
         known = [str(self.fields.get("reg", "?")), f"{self.fields.get('channels', '?')} ch"]
-        return ", ".join([*known, *(f"{name}={value}" for name, value in self.others.items())])
+        others = [(name, value) for name, value in self.others.items() if (name, value) != USUAL_WEIGHTS]
+        return ", ".join([*known, *(f"{name}={value}" for name, value in others)])
 
 
 def sweep_folder(root: Path, sweep: str) -> Path:

@@ -42,6 +42,8 @@ def terminal_table(rows: Sequence[CellRow], title: str) -> Table:
     for name in ("ch", "px", "seed") if sizes else ("ch", "seed"):
         table.add_column(name, justify="right", no_wrap=True)
     others = other_fields(rows)
+    if len({field_text(row, "weights") for row in rows}) == 1:
+        others = [name for name in others if name != "weights"]
     for name in others:
         # Names are long; where space is short they are folded, before any number is.
         table.add_column(Text(name), justify="right", overflow="fold")

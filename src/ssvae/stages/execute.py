@@ -16,11 +16,15 @@ from ssvae.core.files import exclusive, read_json, remove_leftovers, write_json,
 from ssvae.core.identity import provenance
 from ssvae.core.paths import PROJECT
 from ssvae.core.progress import Progress
-from ssvae.stages import latents, measure, pretrain, probe
-from ssvae.stages.plan import StagePlan
+from ssvae.core.ranks import ALONE, Ranks
+from ssvae.stages import decoder_finetune, latents, measure, pretrain, probe
+from ssvae.stages.plan import StagePlan, latent_weights
 from ssvae.stages.source import Source
+from ssvae.stages.trained import Training
 from ssvae.train.state import drop_checkpoint
 
+TRAINING = ("base", "pretrain", "decoder_finetune")
+"""Stages that all ranks work on."""
 Outcome = Literal["reused", "resumed", "computed"]
 
 
@@ -34,22 +38,26 @@ class Job:
     sources: Callable[[DataConfig], Source]
     root: Path
     progress: Progress
+    ranks: Ranks = ALONE
 
 
 def execute(job: Job, *, wait: bool) -> Outcome:
-    """Compute ``job.plan`` unless it is finished.
+    """Compute ``job.plan`` unless it is finished. With several ranks every one of them calls this.
 
     Raises core.files.Busy if another process is at it and ``wait`` is false, and whatever the stage raises; then the
     folder keeps its checkpoint, and the next call goes on from there.
     """
+    if not job.ranks.first:
+        return _follow(job)
     plan = job.plan
     if plan.finished:
-        return "reused"
+        return job.ranks.share("reused")
     with exclusive(plan.lock, wait=wait):
         if plan.finished:
-            return "reused"
+            return job.ranks.share("reused")
         outcome: Outcome = "resumed" if plan.started else "computed"
         _open(job)
+        job.ranks.share(outcome)
         begun = time.monotonic()
         before = _spent(plan.folder)
         try:
@@ -60,6 +68,18 @@ def execute(job: Job, *, wait: bool) -> Outcome:
         write_json(plan.folder / "done.json", {"seconds": _spent(plan.folder), "id": plan.id})
         # Last: a kill between the two must not cost the whole stage.
         drop_checkpoint(plan.folder)
+    job.ranks.wait()
+    return outcome
+
+
+def _follow(job: Job) -> Outcome:
+    """What the other ranks do: train along, leave everything else to the first one, and wait for it."""
+    outcome: Outcome = job.ranks.share("reused")
+    if outcome == "reused":
+        return outcome
+    if job.plan.name in TRAINING:
+        _run(job)
+    job.ranks.wait()
     return outcome
 
 
@@ -93,28 +113,29 @@ def _spent(folder: Path) -> float:
 def _run(job: Job) -> None:
     cfg, plan, folder = job.cfg, job.plan, job.plan.folder
     folders = {name: other.folder for name, other in job.plans.items()}
-    if plan.name in ("base", "pretrain"):
-        stage = cfg.stages.base if plan.name == "base" else cfg.stages.pretrain
+    score = cfg.stages.measure.score
+    if plan.name in TRAINING:
+        stage = getattr(cfg.stages, plan.name)
         assert stage is not None
-        start = folders.get("base") if plan.name == "pretrain" else None
-        pretrain.run(
-            vae_config=cfg.vae, stage=stage, runtime=cfg.runtime, seed=cfg.seed, sources=job.sources, start=start,
-            folder=folder, progress=job.progress,
-        )  # fmt: skip
+        training = Training(stage, cfg.runtime, cfg.seed, job.sources, folder, job.progress)
+        if plan.name == "decoder_finetune":
+            decoder_finetune.run(training, folders["pretrain"])
+        else:
+            pretrain.run(training, cfg.vae, folders.get("base") if plan.name == "pretrain" else None)
     elif plan.name == "measure":
         measure.run(
-            stage=cfg.stages.measure, sources=job.sources, trained=folders["pretrain"], folder=folder,
+            stage=cfg.stages.measure, sources=job.sources, trained=folders[score.trained.value], folder=folder,
             samples=cfg.track.samples, progress=job.progress,
         )  # fmt: skip
     elif plan.name == "latents":
         latents.run(
-            stage=cfg.stages.probe, weights=cfg.stages.measure.score.weights, sources=job.sources,
+            stage=cfg.stages.probe, weights=latent_weights(score), sources=job.sources,
             trained=folders["pretrain"], folder=folder, progress=job.progress,
         )  # fmt: skip
     else:
         assert plan.name == "probe", plan.name
         probe.run(
-            stage=cfg.stages.probe, weights=cfg.stages.measure.score.weights, runtime=cfg.runtime, seed=cfg.seed,
-            sources=job.sources, trained=folders["pretrain"], latents_folder=folders["latents"], folder=folder,
-            samples=cfg.track.samples, progress=job.progress,
+            stage=cfg.stages.probe, weights=score.weights, runtime=cfg.runtime, seed=cfg.seed,
+            sources=job.sources, trained=folders[score.trained.value], latents_folder=folders["latents"],
+            folder=folder, samples=cfg.track.samples, progress=job.progress,
         )  # fmt: skip

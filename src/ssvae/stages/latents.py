@@ -15,8 +15,8 @@ from ssvae.core.files import write_json
 from ssvae.core.progress import Progress
 from ssvae.data.latents import LatentWriter
 from ssvae.models.weights import load_vae_folder
-from ssvae.stages.pretrain import vae_folder
 from ssvae.stages.source import Source
+from ssvae.stages.trained import vae_folder
 
 SIDES = ("train", "heldout")
 

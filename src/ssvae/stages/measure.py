@@ -20,8 +20,8 @@ from ssvae.metrics.latents import LatentReport, latent_report
 from ssvae.metrics.recon import ReconstructionStatistics
 from ssvae.metrics.robustness import NoiseRobustness
 from ssvae.models.weights import load_vae_folder
-from ssvae.stages.pretrain import vae_folder
 from ssvae.stages.source import Source
+from ssvae.stages.trained import vae_folder
 
 NOISE_SEED = 0
 """Every VAE of every table meets the same noise."""

@@ -14,16 +14,21 @@ from pathlib import Path
 from typing import Any
 
 from ssvae.config.data import DataConfig
+from ssvae.config.reg import TrainedStage, lmr_shape, terms_in
 from ssvae.config.resolution import ResolutionConfig
 from ssvae.config.run import StageName
+from ssvae.config.score import MeasureConfig, Weights
 from ssvae.config.tree import Config, VaeStageConfig
+from ssvae.config.vae import VaeConfig
 from ssvae.core.identity import file_sha256, fingerprint
-from ssvae.stages.versions import VERSIONS
+from ssvae.stages.init import weights_fingerprint
+from ssvae.stages.versions import REGULARIZERS, VERSIONS
 
-NAMES = ("base", "pretrain", "measure", "latents", "probe")
+NAMES = ("base", "pretrain", "decoder_finetune", "measure", "latents", "probe")
 """All stages, in the order in which they run."""
 COMPUTED: dict[StageName, tuple[str, ...]] = {
     StageName.pretrain: ("base", "pretrain"),
+    StageName.decoder_finetune: ("decoder_finetune",),
     StageName.measure: ("measure",),
     StageName.probe: ("latents", "probe"),
     StageName.evaluate: ("measure", "latents", "probe"),
@@ -33,6 +38,8 @@ COMPUTED: dict[StageName, tuple[str, ...]] = {
 
 Fingerprints = Callable[[DataConfig], str]
 _COSMETIC = ("name", "label")
+_CARRIED_OUT = ("gradient_checkpointing",)
+"""Settings of a training that change no number."""
 
 
 @dataclass(frozen=True)
@@ -60,12 +67,12 @@ class StagePlan:
 
 
 def plan_cell(
-    cfg: Config, root: Path, fingerprints: Fingerprints, conditions: Fingerprints | None = None
+    cfg: Config, root: Path, fingerprints: Fingerprints, conditions: Fingerprints | None = None, world: int = 1
 ) -> dict[str, StagePlan]:
     """The stages that ``cfg.stage`` computes or needs, in order.
 
     fingerprints: of a data set's content; conditions: of the captions and labels in its meta lines, which only the
-    probe reads.
+    probe reads. world: ranks that train together.
     """
     stages = cfg.stages
     plans: dict[str, StagePlan] = {}
@@ -81,43 +88,77 @@ def plan_cell(
         )
         plans[name] = StagePlan(name, identity, folder, ids, science)
 
+    def train(name: str, stage: VaeStageConfig, kind: TrainedStage, parents: tuple[str, ...]) -> None:
+        science = _vae_science(cfg.vae, stage, kind, fingerprints)
+        add(name, {**science, "seed": cfg.seed, "ranks": world}, parents)
+
     if stages.base is not None:
-        add("base", {**_vae_science(cfg, stages.base, fingerprints), "seed": cfg.seed}, ())
-    add("pretrain", {**_vae_science(cfg, stages.pretrain, fingerprints), "seed": cfg.seed}, ("base",))
-    weights = stages.measure.score.weights.value
-    measured = COMPUTED[cfg.stage]
+        train("base", stages.base, TrainedStage.pretrain, ())
+    train("pretrain", stages.pretrain, TrainedStage.pretrain, ("base",))
+    score, measured = stages.measure.score, COMPUTED[cfg.stage]
+    trained, weights = score.trained.value, score.weights.value
+    tuned = trained == "decoder_finetune" and cfg.stage is not StageName.pretrain
+    if stages.decoder_finetune is not None and (tuned or "decoder_finetune" in measured):
+        train("decoder_finetune", stages.decoder_finetune, TrainedStage.decoder_finetune, ("pretrain",))
     if "measure" in measured:
         measure = stages.measure
         clips = {"resolution": _clip(measure.resolution), "data": data_science(measure.data, fingerprints)}
-        add("measure", {**clips, "score": plain(measure.score)}, ("pretrain",))
+        add("measure", {**clips, "score": plain(measure.score)}, (trained,))
     if "probe" in measured:
         probe = stages.probe
         clips = {"resolution": _clip(probe.resolution), "data": data_science(probe.data, fingerprints)}
         # The cache also holds the held-out windows that the samples are scored against.
         cached = {**plain(probe.latents), "heldout": probe.probe.sample.clips}
         told = conditions(probe.data) if conditions is not None else None
-        add("latents", {**clips, "latents": cached, "weights": weights, "conditions": told}, ("pretrain",))
+        encoded = latent_weights(score).value
+        add("latents", {**clips, "latents": cached, "weights": encoded, "conditions": told}, ("pretrain",))
         add(
             "probe",
             {**clips, "probe": plain(probe.probe), "weights": weights, "seed": cfg.seed},
-            ("pretrain", "latents"),
+            (trained, "latents"),
         )
     return plans
 
 
-def _vae_science(cfg: Config, stage: VaeStageConfig, fingerprints: Fingerprints) -> dict[str, Any]:
+def latent_weights(score: MeasureConfig) -> Weights:
+    """Which weights of ``pretrain`` encode. A decoder fine-tune keeps the encoder it started with: the raw one."""
+    return Weights.raw if score.trained is TrainedStage.decoder_finetune else score.weights
+
+
+def _vae_science(
+    vae: VaeConfig, stage: VaeStageConfig, kind: TrainedStage, fingerprints: Fingerprints
+) -> dict[str, Any]:
     objective = plain(stage.objective)
     for name in ("vgg", "heads"):
         path = getattr(stage.objective.lpips, name)
         objective["lpips"][name] = None if path is None else file_sha256(Path(path))
+    train = plain(stage.train)
+    for name in _CARRIED_OUT:
+        del train[name]
     return {
-        "vae": plain(cfg.vae),
+        "vae": plain(vae),
+        "init": None if stage.init is None else weights_fingerprint("init", stage.init),
         "resolution": _clip(stage.resolution),
         "data": data_science(stage.data, fingerprints),
         "objective": objective,
-        "reg": plain(stage.reg),
-        "train": plain(stage.train),
+        "reg": _reg_science(stage, kind),
+        "train": train,
     }
+
+
+def _reg_science(stage: VaeStageConfig, kind: TrainedStage) -> dict[str, Any]:
+    """The terms that are present, as they act: in which other stages they are does not count, so that cells which
+    differ in a later stage only share this one."""
+    terms = terms_in(stage.reg.terms, kind)
+    science = {name: term for name, term in plain(terms).items() if term is not None}
+    if terms.lmr is not None:
+        science["lmr"].update(plain(lmr_shape(terms.lmr, stage.resolution)))
+    if terms.vf is not None and terms.vf.model is not None:
+        science["vf"]["model"] = weights_fingerprint("reg.terms.vf.model", terms.vf.model)
+    for name, term in science.items():
+        del term["stages"]
+        term["version"] = REGULARIZERS[name]
+    return science
 
 
 def _clip(resolution: ResolutionConfig) -> dict[str, Any]:

@@ -34,8 +34,8 @@ from ssvae.models.dit import VideoDiT
 from ssvae.models.features import FRAMES, SIDE, load_probe_features, load_probe_judge, standard_clip
 from ssvae.models.vae import VideoVAE
 from ssvae.models.weights import load_vae_folder
-from ssvae.stages.pretrain import vae_folder
 from ssvae.stages.source import Source
+from ssvae.stages.trained import vae_folder
 from ssvae.train.dit_loop import train_dit, validation_loss
 
 SCORE_SEED = 0

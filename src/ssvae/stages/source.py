@@ -16,6 +16,7 @@ from ssvae.config.resolution import ResolutionConfig
 from ssvae.core.files import exclusive, read_json, write_json
 from ssvae.core.identity import fingerprint
 from ssvae.core.progress import Progress
+from ssvae.core.ranks import ALONE, Ranks
 from ssvae.data.evaluation import EvaluationClip, evaluation_clips
 from ssvae.data.mix import Batch, BatchPlan, batches
 from ssvae.data.rejects import RejectLog
@@ -86,26 +87,41 @@ class Source:
             self._noted = (self._noted[0], len(self._rejects.reasons))
 
     def batches(
-        self, data: DataConfig, resolution: ResolutionConfig, *, batch: int, seed: int, workers: int
-    ) -> Callable[[int, int], Iterator[Batch]]:
-        """(first step, end) -> training batches of those steps; rejected clips are counted, named and limited."""
+        self,
+        data: DataConfig,
+        resolution: ResolutionConfig,
+        *,
+        batch: int,
+        seed: int,
+        workers: int,
+        ranks: Ranks = ALONE,
+    ) -> Callable[[Sequence[int]], Iterator[Batch]]:
+        """Batch numbers -> this rank's parts of those training batches; rejected clips are counted, named and limited.
+
+        batch, and ``data.image_batch``: over all ranks; ValueError where the ranks do not divide them.
+        """
+        for name, size in (("train.batch", batch), ("data.image_batch", data.image_batch)):
+            if size % ranks.world and not (name == "data.image_batch" and self.images is None):
+                raise ValueError(f"{name} = {size}: is not divisible by the {ranks.world} ranks that share it")
         plan = BatchPlan(
             self.index,
             self.train,
             frames=resolution.frames,
             fps=resolution.fps,
             size=(resolution.height, resolution.width),
-            batch=batch,
+            batch=batch // ranks.world,
             seed=seed,
             image_index=self.images,
             image_keys=self.train_images,
             image_weight=data.image_weight,
             video_weight=data.video_weight,
-            image_batch=data.image_batch,
+            image_batch=max(1, data.image_batch // ranks.world),
+            rank=ranks.rank,
+            ranks=ranks.world,
         )
 
-        def counted(start: int, stop: int) -> Iterator[Batch]:
-            for one in batches(plan, start, stop, workers):
+        def counted(numbers: Sequence[int]) -> Iterator[Batch]:
+            for one in batches(plan, numbers, workers):
                 self._rejects.add(len(one.keys), one.rejects)
                 self._note_rejects()
                 yield one

@@ -5,10 +5,16 @@ from __future__ import annotations
 from ssvae.metrics import protocol
 from ssvae.models.dit import VideoDiT
 from ssvae.models.features import read_card
-from ssvae.objective import nll, vae_step, weighting
+from ssvae.objective import adversary, nll, vae_step, weighting
+from ssvae.regularizers.cov import Covariance
+from ssvae.regularizers.eq import EQ
 from ssvae.regularizers.kl import KL
 from ssvae.regularizers.lcr import LCR
 from ssvae.regularizers.lmr import LMR
+from ssvae.regularizers.noise import Noise
+from ssvae.regularizers.predictive import Predictive
+from ssvae.regularizers.se import SE
+from ssvae.regularizers.vf import VisionFoundation
 from ssvae.stats.spectrum import SPECTRUM_PROTOCOL
 from ssvae.train import dit_loop, vae_loop
 
@@ -18,18 +24,23 @@ LATENTS = 1
 PROBE = 1
 VAE = 1
 
+REGULARIZERS: dict[str, int] = {
+    kind.name: kind.version for kind in (KL, LCR, Covariance, VisionFoundation, Predictive, Noise, EQ, LMR, SE)
+}
+"""By the name of the term: only those that a cell uses count."""
 _TRAINING = {
     "data": DATA,
     "vae": VAE,
     "nll": nll.VERSION,
     "step": vae_step.VERSION,
     "weighting": weighting.VERSION,
+    "adversary": adversary.VERSION,
     "loop": vae_loop.VERSION,
-    "regularizers": [KL.version, LCR.version, LMR.version],
 }
 VERSIONS: dict[str, dict[str, object]] = {
     "base": {**_TRAINING},
     "pretrain": {**_TRAINING},
+    "decoder_finetune": {**_TRAINING},
     "measure": {
         "data": DATA,
         "measure": MEASURE,

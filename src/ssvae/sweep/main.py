@@ -16,6 +16,8 @@ from ssvae.config.data import DataConfig, DataKind
 from ssvae.core.files import read_json
 from ssvae.core.identity import git_state
 from ssvae.core.paths import PROJECT, project_root
+from ssvae.core.progress import Progress
+from ssvae.stages.init import init_problems
 from ssvae.stages.plan import COMPUTED, cell_id, plan_cell
 from ssvae.stages.source import Source, open_source, synthetic_folder
 from ssvae.sweep import publish
@@ -31,7 +33,7 @@ logger = logging.getLogger(__name__)
 class Sources:
     """Opens each data set once."""
 
-    def __init__(self, root: Path, progress: RichProgress) -> None:
+    def __init__(self, root: Path, progress: Progress) -> None:
         self._root = root
         self._progress = progress
         self._open: dict[str, Source] = {}
@@ -58,7 +60,7 @@ def run_grid(cells: Sequence[Cell], overrides: Sequence[str]) -> int:
         if unmade := _unmade(cells, root):
             print_problems(unmade)
             return 2
-        if unusable := _unusable(cells, sources):
+        if unusable := _unusable(cells, sources) or init_problems([cell.cfg for cell in cells]):
             print_problems(unusable)
             return 2
         every = _plan(cells, root, sources)
@@ -112,12 +114,7 @@ def run_grid(cells: Sequence[Cell], overrides: Sequence[str]) -> int:
 
 def _unusable(cells: Sequence[Cell], sources: Sources) -> list[str]:
     """Problems of the data sets of all cells; users' own folders first, since the embedded one has to be rendered."""
-    sets = [
-        stage.data
-        for cell in cells
-        for stage in (cell.cfg.stages.base, cell.cfg.stages.pretrain, cell.cfg.stages.measure, cell.cfg.stages.probe)
-        if stage is not None
-    ]
+    sets = [stage.data for cell in cells for stage in vars(cell.cfg.stages).values() if stage is not None]
     problems: dict[str, None] = {}
     for data in sorted(sets, key=lambda data: data.kind is DataKind.synthetic):
         if problems and data.kind is DataKind.synthetic:
@@ -147,7 +144,7 @@ def _missing(planned: Sequence[PlannedCell]) -> list[str]:
                 continue
             if name == "base" and one.plans["pretrain"].finished:
                 continue
-            problems.append(_needs(one.cell, f"{name}-{plan.id}"))
+            problems.append(_needs(one.cell, f"{name}-{plan.id}", name))
             break
     return problems
 
@@ -155,7 +152,7 @@ def _missing(planned: Sequence[PlannedCell]) -> list[str]:
 def _unmade(cells: Sequence[Cell], root: Path) -> list[str]:
     """As :func:`_missing`, for data that was never rendered: said at once, without rendering it."""
     return [
-        _needs(cell, "a trained VAE")
+        _needs(cell, "a trained VAE", "pretrain")
         for cell in cells
         if "pretrain" not in COMPUTED[cell.cfg.stage]
         and cell.cfg.stages.pretrain.data.kind is DataKind.synthetic
@@ -163,9 +160,10 @@ def _unmade(cells: Sequence[Cell], root: Path) -> list[str]:
     ]
 
 
-def _needs(cell: Cell, what: str) -> str:
+def _needs(cell: Cell, what: str, stage: str) -> str:
     words = [text for text in cell.overrides if not text.startswith("stage=")]
-    command = " ".join(["python run.py stage=pretrain", *words])
+    # The base is made together with what continues it.
+    command = " ".join([f"python run.py stage={'pretrain' if stage == 'base' else stage}", *words])
     return f"stage = {cell.cfg.stage.value}: needs {what}, which is not there; make it with: {command}"
 
 

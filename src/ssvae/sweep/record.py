@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal
 
 import yaml
 
-from ssvae.config.compose import Cell
+from ssvae.config.compose import CONF, Cell
+from ssvae.config.reg import RegConfig
 from ssvae.core.files import read_json, write_json, write_text
 from ssvae.stages.plan import plain
 from ssvae.sweep.planned import PlannedCell
@@ -37,21 +38,23 @@ class CellRecord:
         folder = root / "runs" / "sweeps" / sweep / "cells"
         cell, cell_id, plans = planned.cell, planned.cell_id, planned.plans
         cfg = cell.cfg
+        score = cfg.stages.measure.score
         record = cls(
             path=folder / f"{cell_id}.json",
             cell_id=cell_id,
             label=" ".join(cell.axes).replace("'", "") or cell_id,
             fields={
-                "reg": cfg.reg.name,
+                "reg": combination(cfg.reg),
                 "channels": cfg.vae.channels,
                 "resolution": cfg.resolution.name,
                 "seed": cfg.seed,
+                "weights": f"{score.trained.value} {score.weights.value}",
                 **_other_axes(planned),
             },
             overrides=list(cell.overrides),
             stages={name: str(plan.folder.relative_to(root)) for name, plan in plans.items()},
         )
-        write_text(folder / f"{cell_id}.yaml", yaml.safe_dump(_resolved(cell), sort_keys=False))
+        write_text(folder / f"{cell_id}.yaml", yaml.safe_dump(resolved_values(cell), sort_keys=False))
         if record.path.exists():
             before = read_json(record.path)
             record.seconds = float(before["seconds"])
@@ -65,6 +68,16 @@ class CellRecord:
         """Write the record atomically."""
         names = ("cell_id", "label", "fields", "overrides", "stages", "status", "reason", "seconds", "reused")
         write_json(self.path, {name: getattr(self, name) for name in names})
+
+
+def combination(reg: RegConfig) -> str:
+    """Name of a combination of regularisers: of its file, and the terms that were added or taken away, ``lcr+se``."""
+    listed = yaml.safe_load((CONF / "reg" / f"{reg.name}.yaml").read_text(encoding="utf-8"))["defaults"]
+    named = {key.partition("@terms.")[2] for entry in listed if isinstance(entry, dict) for key in entry}
+    present = {field.name: getattr(reg.terms, field.name) is not None for field in fields(reg.terms)}
+    added = [f"+{name}" for name, there in present.items() if there and name not in named]
+    gone = [f"-{name}" for name, there in present.items() if not there and name in named]
+    return "".join([reg.name, *added, *gone])
 
 
 def _other_axes(planned: PlannedCell) -> dict[str, object]:
@@ -83,7 +96,7 @@ def _axis_values(cell: Cell) -> dict[str, str]:
     return {key: value.replace("'", "") for key, _, value in pairs}
 
 
-def _resolved(cell: Cell) -> object:
+def resolved_values(cell: Cell) -> object:
     """The whole resolved config, names included."""
     from dataclasses import asdict
 
@@ -109,4 +122,4 @@ def flat_config(cell: Cell) -> dict[str, str]:
             return found
         return {prefix: str(value)}
 
-    return walk(_resolved(cell), "")
+    return walk(resolved_values(cell), "")

@@ -81,7 +81,7 @@ def train_dit(
         accelerator.backward(loss)
         limit = settings.grad_clip if settings.grad_clip is not None else float("inf")
         norm = torch.nn.utils.clip_grad_norm_(trained, limit)
-        if guard.allows(step, loss.detach(), norm):
+        if guard.allows(step, loss=loss.detach(), gradient_norm=norm):
             optimizer.step()
             if ema is not None:
                 ema.update(dit)

@@ -16,8 +16,8 @@ from ssvae.core.schedule import Curve, learning_rate
 class TrainSettings:
     """steps: optimiser updates. batch: samples a step over all ranks. lr: peak rate; warmup, decay_steps in updates.
 
-    grad_clip: global gradient norm, None for none. ema_decay: None for no EMA. precision: Accelerate's name.
-    nonfinite_limit: updates that may be skipped for a non-finite loss before training stops.
+    grad_clip: global gradient norm, None for none. ema_decay: None for no EMA. precision: of products; weights stay
+    float32. nonfinite_limit: updates that may be skipped for a non-finite loss before training stops.
     """
 
     steps: int
@@ -33,7 +33,7 @@ class TrainSettings:
     decay_steps: int | None
     grad_clip: float | None
     ema_decay: float | None
-    precision: Literal["no", "bf16"]
+    precision: Literal["fp32", "bf16"]
     nonfinite_limit: int
 
     def build_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:

@@ -57,7 +57,7 @@ def test_workers_change_nothing(synthetic_index: ShardIndex, image_index: ShardI
     alone = [plan[step] for step in range(12)]
     torch.manual_seed(1)
     state = torch.get_rng_state()
-    together = list(batches(make(synthetic_index, image_index), 0, 12, workers=workers))
+    together = list(batches(make(synthetic_index, image_index), range(12), workers=workers))
     assert torch.equal(torch.get_rng_state(), state)
     assert len(together) == 12
     assert all(equal(one, two) for one, two in zip(alone, together, strict=True))
@@ -65,13 +65,13 @@ def test_workers_change_nothing(synthetic_index: ShardIndex, image_index: ShardI
 
 def test_spawned_workers_change_nothing(synthetic_index: ShardIndex) -> None:
     plan = make(synthetic_index)
-    together = list(batches(plan, 3, 5, workers=1, context="spawn"))
+    together = list(batches(plan, range(3, 5), workers=1, context="spawn"))
     assert all(equal(plan[step], batch) for step, batch in zip((3, 4), together, strict=True))
 
 
 def test_resuming_in_the_middle_changes_nothing(synthetic_index: ShardIndex, image_index: ShardIndex) -> None:
-    whole = list(batches(make(synthetic_index, image_index), 0, 10))
-    resumed = list(batches(make(synthetic_index, image_index), 6, 10, workers=2))
+    whole = list(batches(make(synthetic_index, image_index), range(10)))
+    resumed = list(batches(make(synthetic_index, image_index), range(6, 10), workers=2))
     assert all(equal(one, two) for one, two in zip(whole[6:], resumed, strict=True))
 
 
@@ -161,7 +161,7 @@ def test_a_useless_data_set_stops_with_names(pack: Pack) -> None:
     with pytest.raises(ValueError, match=r"16 video samples in a row.*[xy] \(not_video\)"):
         make(index)[0]
     with pytest.raises(ValueError, match=r"^data: 16 video samples in a row"):
-        next(batches(make(index), 0, 1, workers=1))
+        next(batches(make(index), range(1), workers=1))
 
 
 def test_wrong_selections_are_refused(synthetic_index: ShardIndex, image_index: ShardIndex) -> None:

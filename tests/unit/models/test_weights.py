@@ -9,8 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from ssvae.models.statistics import LatentStatistics
 from ssvae.models.vae import VideoVAE
-from ssvae.models.weights import load_vae_folder, save_vae
+from ssvae.models.weights import folder_statistics, load_vae_folder, save_vae
 
 
 @pytest.fixture
@@ -91,3 +92,50 @@ def test_statistics_that_are_no_statistics_are_refused(tmp_path: Path, vae: Vide
     save_file({**tensors, "latent_std": torch.zeros(5)}, tmp_path / "model.safetensors")
     with pytest.raises(ValueError, match="latent std must be positive"):
         load_vae_folder(tmp_path)
+
+
+def test_the_record_travels_with_the_weights(tmp_path: Path, vae: VideoVAE) -> None:
+    record = LatentStatistics.unrecorded(vae)
+    save_vae(tmp_path, vae, record)
+    assert folder_statistics(tmp_path) == record
+    assert torch.equal(load_vae_folder(tmp_path).latent_mean, vae.latent_mean)
+    save_vae(tmp_path, vae)
+    assert folder_statistics(tmp_path) is None and not (tmp_path / "latent_statistics.json").exists()
+
+
+def test_a_record_of_other_numbers_is_refused(tmp_path: Path, vae: VideoVAE) -> None:
+    other = LatentStatistics(mean=(0.0,) * 5, std=(1.0,) * 5, protocol="p", data="d")
+    with pytest.raises(ValueError, match="recorded latent mean"):
+        save_vae(tmp_path / "new", vae, other)
+    assert not (tmp_path / "new").exists()
+    save_vae(tmp_path, vae)
+    (tmp_path / "latent_statistics.json").write_text(json.dumps(other.to_json()))
+    with pytest.raises(ValueError, match=rf"{tmp_path}: the recorded latent mean is not what the weights hold"):
+        load_vae_folder(tmp_path)
+
+
+def test_damaged_weights_are_refused(tmp_path: Path, vae: VideoVAE) -> None:
+    save_vae(tmp_path, vae)
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-10])
+    with pytest.raises(ValueError, match=r"model\.safetensors is damaged"):
+        load_vae_folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"channels": "5"}, "channels must be int"),
+        ({"channels": True}, "channels must be int"),
+        ({"multipliers": 2}, "multipliers must be a list of int"),
+        ({"temporal_levels": [1]}, "temporal_levels must be a list of bool"),
+        ({"channels": 0}, "vae.channels must be at least 1"),
+    ],
+)
+def test_ill_typed_entries_are_named(tmp_path: Path, vae: VideoVAE, change: dict[str, object], word: str) -> None:
+    save_vae(tmp_path, vae)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, **change}))
+    with pytest.raises(ValueError, match=word) as error:
+        load_vae_folder(tmp_path)
+    assert "config.json" in str(error.value)

@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from ssvae.core.ranks import Ranks
 from ssvae.core.types import Posterior, StepContext
 from ssvae.models.vae import VideoVAE
 from ssvae.objective.nll import NegativeLogLikelihood
-from ssvae.objective.vae_step import StepOutput, vae_step
-from ssvae.objective.weighting import Weight
+from ssvae.objective.vae_step import StepInputs, StepOutput, reconstruct, vae_step
+from ssvae.objective.weighting import Weight, gradient_ratio
 from ssvae.regularizers.base import Regularizer
 from ssvae.regularizers.kl import KL
 from ssvae.regularizers.lcr import LCR
@@ -43,6 +44,33 @@ class Shift(Regularizer):
         return {"shift": (ctx.decode(ctx.latent * 0.5) - ctx.target).square().mean() * 50}
 
 
+class Motion(Regularizer):
+    """A term on the reconstruction, and one that decodes, both at a fixed weight."""
+
+    name = "motion"
+
+    def terms(self, ctx: StepContext) -> dict[str, Tensor]:
+        small = ctx.decode(ctx.latent[..., ::2, ::2])
+        return {
+            "motion": ctx.unit * (ctx.reconstruction - ctx.target).diff(dim=2).square().mean(),
+            "small": ctx.unit * ctx.distance(small, ctx.video[..., ::2, ::2]),
+        }
+
+
+class Critic:
+    """A fixed critic with the adversary's two methods."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(2)
+        self.kernel = 0.3 * torch.randn(2, 3, 1, 3, 3, dtype=torch.float64)
+
+    def generator_loss(self, reconstruction: Tensor) -> Tensor:
+        return -torch.nn.functional.conv3d(reconstruction, self.kernel).tanh().mean() * 100
+
+    def adaptive_weight(self, at_reference: Tensor, at_generator: Tensor) -> Tensor:
+        return 0.7 * gradient_ratio(at_reference, at_generator)
+
+
 def make_vae() -> VideoVAE:
     torch.manual_seed(0)
     vae = VideoVAE(
@@ -69,6 +97,7 @@ def regularizer(name: str) -> Regularizer:
         "lcr_satisfied": lambda: LCR(threshold=-1.0),
         "lmr": lambda: LMR(CHANNELS, ratios=(0.5,), probabilities=(1.0,)).double(),
         "shift": Shift,
+        "motion": Motion,
     }
     return makers[name]()
 
@@ -89,7 +118,19 @@ CASES: dict[str, tuple[dict[str, str], dict[str, Weight]]] = {
         {"kl": "kl", "shift": "shift", "lcr": "lcr"},
         {"kl": Weight("fixed", 0.02), "shift": Weight("grad_ratio", 2.0), "lcr": Weight("grad_ratio", RATIO)},
     ),
+    "critic": ({}, {}),
+    "critic, kl": ({"kl": "kl"}, {"kl": Weight("fixed", 0.02)}),
+    "critic, lcr": ({"lcr": "lcr"}, {"lcr": Weight("grad_ratio", RATIO)}),
+    "motion": ({"motion": "motion"}, {"motion": Weight("fixed", 0.4), "small": Weight("fixed", 0.25)}),
+    "critic, motion, lcr": (
+        {"motion": "motion", "lcr": "lcr", "lmr": "lmr"},
+        {"motion": Weight("fixed", 0.4), "small": Weight("fixed", 0.25), "lcr": Weight("grad_ratio", RATIO)},
+    ),
 }
+
+
+def critic_of(case: str) -> Critic | None:
+    return Critic() if case.startswith("critic") else None
 
 
 def build(case: str) -> tuple[VideoVAE, dict[str, Regularizer], dict[str, Weight], NegativeLogLikelihood]:
@@ -128,11 +169,19 @@ def naive(case: str) -> tuple[list[Tensor], Tensor, dict[str, float]]:
         decoded, target = one.transform(decoded, target, streams[name])
     reconstruction = vae.decode(decoded)
     context = StepContext(
-        video, posterior, latent, decoded, reconstruction, target, vae.decode, torch.Generator().manual_seed(4)
-    )
+        video, posterior, latent, decoded, reconstruction, target, vae.decode, torch.Generator().manual_seed(4),
+        nll.distance, nll.unit(target),
+    )  # fmt: skip
     total = value = nll(reconstruction, target).nll
     theta = vae.encoder.conv_out.weight
     used: dict[str, float] = {}
+    if (critic := critic_of(case)) is not None:
+        loss = critic.generator_loss(reconstruction)
+        last = vae.decoder.conv_out.weight
+        (of_nll,) = torch.autograd.grad(value, last, retain_graph=True)
+        (of_loss,) = torch.autograd.grad(loss, last, retain_graph=True)
+        used["generator"] = 0.7 * float(of_nll.norm() / (of_loss.norm() + 1e-4))
+        total = total + used["generator"] * loss
     for one in regularizers.values():
         for name, term in one.terms(context).items():
             weight = weights[name].value
@@ -146,18 +195,21 @@ def naive(case: str) -> tuple[list[Tensor], Tensor, dict[str, float]]:
     return gradients(vae, nll, *regularizers.values()), total.detach(), used
 
 
-def chained(case: str) -> tuple[list[Tensor], StepOutput, VideoVAE]:
+def inputs(regularizers: dict[str, Regularizer]) -> StepInputs:
+    return StepInputs(clip(), torch.Generator().manual_seed(4), draws(regularizers))
+
+
+def chained(case: str, train_encoder: bool = True) -> tuple[list[Tensor], StepOutput, VideoVAE]:
     vae, regularizers, weights, nll = build(case)
+    vae.encoder.requires_grad_(train_encoder)
     out = vae_step(
-        clip(),
+        inputs(regularizers),
         vae=vae,
-        theta=vae.encoder.conv_out.weight,
         regularizers=regularizers,
         weights=weights,
         nll=nll,
-        noise=torch.Generator().manual_seed(4),
-        draws=draws(regularizers),
-        backward=lambda loss, **options: loss.backward(**options),
+        adversary=critic_of(case),
+        train_encoder=train_encoder,
     )
     return gradients(vae, nll, *regularizers.values()), out, vae
 
@@ -216,11 +268,7 @@ def test_gradients_add_up_over_steps_like_any_backward_pass() -> None:
     vae, regularizers, weights, nll = build("all")
 
     def step() -> None:
-        vae_step(
-            clip(), vae=vae, theta=vae.encoder.conv_out.weight, regularizers=regularizers, weights=weights, nll=nll,
-            noise=torch.Generator().manual_seed(4), draws=draws(regularizers),
-            backward=lambda loss, **options: loss.backward(**options),
-        )  # fmt: skip
+        vae_step(inputs(regularizers), vae=vae, regularizers=regularizers, weights=weights, nll=nll)
 
     step()
     once = gradients(vae, nll)
@@ -234,11 +282,7 @@ def test_the_encoder_runs_backward_once_whatever_the_number_of_terms() -> None:
     calls: list[Any] = []
     first = next(iter(vae.encoder.parameters()))
     first.register_hook(lambda gradient: calls.append(gradient))
-    vae_step(
-        clip(), vae=vae, theta=vae.encoder.conv_out.weight, regularizers=regularizers, weights=weights, nll=nll,
-        noise=torch.Generator().manual_seed(4), draws=draws(regularizers),
-        backward=lambda loss, **options: loss.backward(**options),
-    )  # fmt: skip
+    vae_step(inputs(regularizers), vae=vae, regularizers=regularizers, weights=weights, nll=nll, adversary=Critic())
     assert len(calls) == 1
 
 
@@ -248,3 +292,48 @@ def test_diagnostics_see_the_step_as_it_was() -> None:
     assert not torch.equal(out.context.latent, out.context.decoded_latent), "LMR masked half of it"
     assert set(out.scalars) == {"nll", "l1", "logscale", "kl", "kl/weight", "lcr", "lcr/weight"}
     assert all(not value.requires_grad for value in out.scalars.values())
+
+
+@pytest.mark.parametrize("case", ["all", "critic, lcr", "critic, motion, lcr"])
+def test_a_frozen_encoder_gets_no_gradient_and_the_decoder_the_one_it_would_have_had(case: str) -> None:
+    """Terms on the posterior are measured and pull at nothing; what reaches the decoder is the same."""
+    wanted, _, _ = chained(case)
+    found, out, vae = chained(case, train_encoder=False)
+    encoder = len(list(vae.encoder.parameters()))
+    assert not any(bool(gradient.any()) for gradient in found[:encoder])
+    for a, b in zip(wanted[encoder:], found[encoder:], strict=True):
+        assert torch.allclose(a, b, rtol=1e-9, atol=1e-12)
+    assert float(out.scalars["lcr"]) > 0.1 and float(out.scalars["lcr/weight"]) == 0.0
+
+
+def test_the_decoder_runs_backward_once_unless_two_things_need_it_apart() -> None:
+    calls: dict[str, int] = {}
+    for case in ("lcr, grad_ratio", "critic, kl", "motion", "critic, lcr"):
+        vae, regularizers, weights, nll = build(case)
+        seen: list[Any] = []
+        vae.decoder.conv_out.bias.register_hook(seen.append)
+        vae_step(
+            inputs(regularizers), vae=vae, regularizers=regularizers, weights=weights, nll=nll,
+            adversary=critic_of(case),
+        )  # fmt: skip
+        calls[case] = len(seen)
+    # "motion" decodes a second latent inside a term, and that decode has its own pass.
+    assert calls == {"lcr, grad_ratio": 1, "critic, kl": 1, "motion": 2, "critic, lcr": 2}
+
+
+def test_the_critics_own_batch_is_made_as_a_training_step_makes_it() -> None:
+    _, out, _ = chained("lmr")
+    vae, regularizers, _, _ = build("lmr")
+    target, fake = reconstruct(inputs(regularizers), vae=vae, regularizers=regularizers)
+    assert torch.equal(target, out.context.target) and torch.equal(fake, out.context.reconstruction)
+    assert not fake.requires_grad and all(parameter.grad is None for parameter in vae.parameters())
+
+
+def test_each_rank_draws_its_part_of_the_noise_of_the_whole_batch() -> None:
+    vae, _, _, nll = build("none")
+    whole = vae_step(inputs({}), vae=vae, regularizers={}, weights={}, nll=nll).context.latent
+    for rank in range(2):
+        # A world of two whose sums are never asked for: nothing is balanced here.
+        part = StepInputs(clip()[rank : rank + 1], torch.Generator().manual_seed(4), {}, Ranks(rank, 2))
+        latent = vae_step(part, vae=vae, regularizers={}, weights={}, nll=nll).context.latent
+        assert torch.allclose(latent, whole[rank : rank + 1], rtol=1e-12)

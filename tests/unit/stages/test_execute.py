@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -19,8 +20,8 @@ from tiny_runs import TINY
 Work = Callable[[Job], None]
 
 
-def make_job(root: Path, name: str = "pretrain") -> Job:
-    (cell,) = resolve(TINY)
+def make_job(root: Path, name: str = "pretrain", *overrides: str) -> Job:
+    (cell,) = resolve((*TINY, *overrides))
     plans = plan_cell(cell.cfg, root, lambda data: "content")
 
     def no_source(data: object) -> None:
@@ -124,25 +125,31 @@ def test_a_retry_that_works_takes_the_error_note_away(tmp_path: Path, calls: lis
     assert not (job.plan.folder / "error.txt").exists()
 
 
-@pytest.mark.parametrize("name", ["base", "pretrain", "measure", "latents", "probe"])
+@pytest.mark.parametrize("name", ["base", "pretrain", "decoder_finetune", "measure", "latents", "probe"])
 def test_every_stage_is_handed_its_own_values(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    given: dict[str, dict[str, object]] = {}
-    for module in ("pretrain", "measure", "latents", "probe"):
+    given: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {}
+    for module in ("pretrain", "decoder_finetune", "measure", "latents", "probe"):
         monkeypatch.setattr(
-            getattr(executing, module), "run", lambda module=module, **values: given.update({module: values})
+            getattr(executing, module),
+            "run",
+            lambda *values, module=module, **named: given.update({module: (values, named)}),
         )
-    job = make_job(tmp_path, name)
+    job = make_job(tmp_path, name, "exp=cpu_finetune")
     execute(job, wait=False)
-    ((module, values),) = given.items()
-    stages = job.cfg.stages
+    ((module, (values, named)),) = given.items()
     assert module == ("pretrain" if name == "base" else name)
-    own = {"base": stages.base, "pretrain": stages.pretrain, "measure": stages.measure}.get(name, stages.probe)
-    assert values["stage"] is own
-    assert values["folder"] == job.plan.folder
-    if name in ("base", "pretrain"):
-        assert values["start"] == (job.plans["base"].folder if name == "pretrain" else None)
-        assert values["seed"] == job.cfg.seed
-    else:
-        assert values["trained"] == job.plans["pretrain"].folder
+    stages = job.cfg.stages
+    folders = {other: plan.folder for other, plan in job.plans.items()}
+    if name in ("base", "pretrain", "decoder_finetune"):
+        training = values[0]
+        assert training.stage is getattr(stages, name)
+        assert (training.folder, training.seed) == (job.plan.folder, job.cfg.seed)
+        start = {"base": None, "pretrain": folders["base"], "decoder_finetune": folders["pretrain"]}[name]
+        assert values[-1] == start
+        return
+    assert named["stage"] is (stages.measure if name == "measure" else stages.probe)
+    assert named["folder"] == job.plan.folder
+    # The decoder that is measured is the fine-tuned one; the encoder is the first stage's.
+    assert named["trained"] == folders["pretrain" if name == "latents" else "decoder_finetune"]
     if name == "probe":
-        assert values["latents_folder"] == job.plans["latents"].folder
+        assert named["latents_folder"] == folders["latents"]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
 
@@ -20,7 +20,8 @@ from ssvae.stages.plan import COMPUTED, NAMES, StagePlan, cell_id, plan_cell
 from ssvae.sweep.schedule import decide
 from tiny_runs import TINY
 
-EVERYTHING = set(NAMES)
+EVERYTHING = set(NAMES) - {"decoder_finetune"}  # the plain default has one training stage and its base
+MEASURED = ["measure", "latents", "probe"]
 TRAINED = {"pretrain", "measure", "latents", "probe"}
 NOTHING: set[str] = set()
 
@@ -44,6 +45,11 @@ def changed(before: dict[str, str], after: dict[str, str]) -> set[str]:
     return {name for name in before if before[name] != after[name]}
 
 
+def differing(before: dict[str, str], after: dict[str, str]) -> set[str]:
+    """As :func:`changed`, of the stages that both have."""
+    return {name for name in before.keys() & after.keys() if before[name] != after[name]}
+
+
 def finish(plans: dict[str, StagePlan]) -> None:
     for plan in plans.values():
         plan.folder.mkdir(parents=True, exist_ok=True)
@@ -63,6 +69,11 @@ ONE_VALUE = [
     ("train.lr=0.0123", TRAINED),
     ("reg=lcr", TRAINED),
     ("reg=lmr", TRAINED),
+    ("reg=se", TRAINED),
+    ("reg=predictive", TRAINED),
+    ("objective=l1_gan", EVERYTHING),
+    ("train.gradient_checkpointing=true", NOTHING),
+    ("train.rank_statistics=per_rank", TRAINED),
     ("stages.base.train.steps=5", EVERYTHING),
     ("vae.base_channels=8", EVERYTHING),
     ("vae.initial_logvar=-5.3", EVERYTHING),
@@ -97,12 +108,19 @@ def test_a_changed_value_recomputes_exactly_what_depends_on_it(
     assert {name for name, decision in decisions.items() if decision == "reuse"} == EVERYTHING - computed
 
 
+def is_node(kind: type, name: str) -> bool:
+    """Is the field an optional config node?"""
+    return any(is_dataclass(candidate) for candidate in get_args(get_type_hints(kind)[name]))
+
+
 def leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any, str]]:
     """(dotted key, owner, field name) of every value."""
     for field in fields(node):
         value, name = getattr(node, field.name), f"{key}.{field.name}" if key else field.name
         if is_dataclass(value):
             yield from leaves(value, name)
+        elif value is None and is_node(type(node), field.name):
+            continue  # a part that is absent: ONE_VALUE puts some in
         else:
             yield name, node, field.name
 
@@ -121,8 +139,10 @@ def other(value: Any, path: Path) -> Any:
 
 
 def expected(key: str) -> set[str]:
-    """Which identities a leaf of the tree belongs to."""
+    """Which identities a leaf of the tree belongs to, in an experiment without a decoder fine-tune."""
     words = key.split(".")
+    if words[-1] in ("stages", "gradient_checkpointing"):
+        return NOTHING  # where else a term is present; how a number is computed
     if words[-1] in ("name", "label", "path", "image_path", "kind") or "synthetic" in words:
         return NOTHING  # what data are is in their fingerprint
     if words[0] in ("vae", "seed"):
@@ -131,20 +151,47 @@ def expected(key: str) -> set[str]:
         return NOTHING  # shared groups count through the stages that point to them
     stage, group = words[1], words[2]
     if group == "resolution" and words[3] == "lmr":
-        return NOTHING  # counts where LMR is used, in reg
+        return TRAINED if stage == "pretrain" else NOTHING  # counts where LMR is used
     if stage == "base":
         return EVERYTHING
     if stage == "pretrain":
         return TRAINED
     if stage == "measure":
-        return {"measure", "latents", "probe"} if words[-1] == "weights" else {"measure"}
+        # A decoder's fine-tune leaves the latents as they are.
+        scored = {"weights": {"measure", "latents", "probe"}, "trained": {"measure", "probe"}}
+        return scored.get(words[-1], {"measure"})
     return {"probe"} if group == "probe" and key != "stages.probe.probe.sample.clips" else {"latents", "probe"}
 
 
-def test_every_single_value_of_the_tree_belongs_to_the_right_identities(tmp_path: Path) -> None:
+def expected_with_finetune(key: str) -> set[str]:
+    """The same where a decoder is fine-tuned on what pre-training made, and its weights are measured."""
+    words = key.split(".")
+    tuned = {"decoder_finetune", "measure", "probe"}
+    if words[:2] == ["stages", "decoder_finetune"]:
+        if words[-1] in ("name", "label", "path", "image_path", "kind", "gradient_checkpointing"):
+            return NOTHING
+        if words[-1] == "stages":
+            return NOTHING if words[4] == "lmr" else tuned  # the change makes the other terms present here
+        if "synthetic" in words or (words[2] == "reg" and words[4] in ("kl", "lcr")):
+            return NOTHING  # terms on the posterior are not present there
+        return tuned
+    if key == "stages.measure.score.trained":
+        return {"measure", "probe"}
+    if key == "stages.measure.score.weights":
+        return {"measure", "probe"}
+    without = expected(key)
+    return without | {"decoder_finetune"} if "pretrain" in without else without
+
+
+@pytest.mark.parametrize(
+    ("exp", "right"), [("cpu", expected), ("cpu_finetune", expected_with_finetune)], ids=["one stage", "two stages"]
+)
+def test_every_single_value_of_the_tree_belongs_to_the_right_identities(
+    exp: str, right: Callable[[str], set[str]], tmp_path: Path
+) -> None:
     weights = tmp_path / "weights.pth"
     weights.write_bytes(b"weights")
-    cfg = config("reg=lcr_lmr")
+    cfg = config("reg=lcr_lmr", f"exp={exp}")
     before = ids(cfg)
     checked = 0
     for key, owner, name in leaves(cfg):
@@ -153,7 +200,7 @@ def test_every_single_value_of_the_tree_belongs_to_the_right_identities(tmp_path
         if new is None or key == "stage":
             continue
         setattr(owner, name, new)
-        assert changed(before, ids(cfg)) == expected(key), key
+        assert differing(before, ids(cfg)) == right(key), key
         setattr(owner, name, old)
         checked += 1
     assert checked > 150
@@ -176,7 +223,7 @@ def test_weight_files_count_by_content(tmp_path: Path) -> None:
     assert changed(a, c) == EVERYTHING
 
 
-@pytest.mark.parametrize("stage", NAMES)
+@pytest.mark.parametrize("stage", sorted(EVERYTHING))
 def test_a_bumped_version_recomputes_its_stage_and_what_follows(stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
     cfg = config()
     before = ids(cfg)
@@ -198,8 +245,8 @@ def test_cells_share_a_base_where_only_what_follows_differs() -> None:
         ("pretrain", ["base", "pretrain"], ["base", "pretrain"]),
         ("measure", ["base", "pretrain", "measure"], ["measure"]),
         ("probe", ["base", "pretrain", "latents", "probe"], ["latents", "probe"]),
-        ("evaluate", list(NAMES), ["measure", "latents", "probe"]),
-        ("all", list(NAMES), list(NAMES)),
+        ("evaluate", ["base", "pretrain", "measure", "latents", "probe"], ["measure", "latents", "probe"]),
+        ("all", ["base", "pretrain", "measure", "latents", "probe"], ["base", "pretrain", *MEASURED]),
     ],
 )
 def test_stage_chooses_what_is_computed(stage: str, planned: list[str], computed: list[str]) -> None:
@@ -229,3 +276,62 @@ def test_a_plan_names_folders_parents_and_lock() -> None:
 def test_cell_id_follows_the_stages() -> None:
     first, again, another = (plan_cell(config(text), Path("/x"), content) for text in ("seed=0", "seed=0", "seed=1"))
     assert cell_id(first) == cell_id(again) != cell_id(another)
+
+
+def test_a_second_stage_finds_the_first_one_of_another_experiment_although_resolution_and_reg_differ() -> None:
+    paper = ("objective.lpips.vgg=null", "data.path=/", "reg=lcr_lmr")
+
+    def plans(*overrides: str) -> dict[str, StagePlan]:
+        cell = compose_unchecked(*overrides)
+        return plan_cell(cell, Path("/nowhere"), content)
+
+    first = plans("exp=paper_256p", *paper)
+    both = plans("exp=paper_512p", *paper)
+    alone = plans("exp=paper_512p", "stage=decoder_finetune", *paper)
+    assert first["pretrain"].id == both["pretrain"].id == alone["pretrain"].id
+    assert list(alone) == ["pretrain", "decoder_finetune"]
+    assert both["decoder_finetune"].parents == {"pretrain": first["pretrain"].id}
+    science = both["decoder_finetune"].science
+    assert science["resolution"]["height"] == 512 and first["pretrain"].science["resolution"]["height"] == 256
+    assert set(science["reg"]) == {"lmr"} and science["reg"]["lmr"]["block"] == [2, 2, 2]
+    assert first["pretrain"].science["reg"]["lmr"]["block"] == [1, 1, 1]
+    assert both["measure"].parents == {"decoder_finetune": both["decoder_finetune"].id}
+    assert both["latents"].parents == {"pretrain": first["pretrain"].id}, "its encoder is that of the first stage"
+
+
+def compose_unchecked(*overrides: str) -> Config:
+    """A resolved config whose data need not be there."""
+    from hydra import compose, initialize_config_dir
+    from omegaconf import OmegaConf
+
+    from ssvae.config.compose import CONF
+    from ssvae.config.tree import register
+
+    register()
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+        cfg = OmegaConf.to_object(compose("config", overrides=list(overrides)))
+    assert isinstance(cfg, Config)
+    return cfg
+
+
+def test_cells_that_differ_in_the_second_stage_only_share_the_first() -> None:
+    plain, noisy, masked = (ids(config("exp=cpu_finetune", f"reg={reg}")) for reg in ("none", "noise", "lmr"))
+    assert plain["pretrain"] == noisy["pretrain"] != masked["pretrain"]
+    assert plain["latents"] == noisy["latents"]
+    assert len({cell["decoder_finetune"] for cell in (plain, noisy, masked)}) == 3
+
+
+def test_ranks_count() -> None:
+    one = plan_cell(config(), Path("/x"), content)
+    two = plan_cell(config(), Path("/x"), content, world=2)
+    assert one["pretrain"].id != two["pretrain"].id
+
+
+def test_initial_weights_count_by_content(tmp_path: Path) -> None:
+    for name, text in (("a.ckpt", b"one"), ("b.ckpt", b"one"), ("c.ckpt", b"two")):
+        (tmp_path / name).write_bytes(text)
+    cells = [
+        ids(config("stages.base=null", f"stages.pretrain.init={tmp_path / name}.ckpt")) for name in ("a", "b", "c")
+    ]
+    assert changed(cells[0], cells[1]) == NOTHING
+    assert changed(cells[0], cells[2]) == TRAINED

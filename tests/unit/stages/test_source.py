@@ -86,7 +86,7 @@ def test_batches_are_of_training_clips_windows_of_what_is_asked(data: DataConfig
     (cell,) = resolve(TINY)
     source = open_source(data, root, PROGRESS)
     clip = cell.cfg.stages.pretrain.resolution
-    seen = list(source.batches(data, clip, batch=2, seed=0, workers=0)(0, 10))
+    seen = list(source.batches(data, clip, batch=2, seed=0, workers=0)(range(10)))
     assert {key for batch in seen for key in batch.keys} <= set(source.train)
     assert all(batch.video.shape == (2, 3, 9, 16, 16) for batch in seen)
     windows = list(source.windows(source.heldout, clip, 4, 3))
@@ -120,7 +120,7 @@ def test_unusable_clips_are_counted_the_same_however_often_a_stage_was_stopped(
             folder.mkdir(exist_ok=True)
             source = open_source(damaged, root, PROGRESS)
             source.count_rejects(folder)
-            list(source.batches(damaged, clip, batch=2, seed=0, workers=0)(start, stop))
+            list(source.batches(damaged, clip, batch=2, seed=0, workers=0)(range(start, stop)))
         list(source.windows(source.heldout, clip, 4, 2))
         return source.rejected
 

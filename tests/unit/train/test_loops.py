@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 
+from ssvae.build import build_accelerator
+from ssvae.config.train import Precision
 from ssvae.core.seeds import seed_everything, torch_generator
 from ssvae.flow.path import RectifiedFlow
+from ssvae.models.critic import PatchCritic
 from ssvae.models.dit import VideoDiT
 from ssvae.models.ema import EMA
 from ssvae.models.vae import VideoVAE
+from ssvae.objective.adversary import Adversary
 from ssvae.objective.nll import NegativeLogLikelihood
 from ssvae.objective.weighting import Weight
 from ssvae.regularizers.kl import KL
@@ -42,7 +45,7 @@ SETTINGS = TrainSettings(
     decay_steps=None,
     grad_clip=1.0,
     ema_decay=0.9,
-    precision="no",
+    precision="fp32",
     nonfinite_limit=0,
 )
 CADENCE = Cadence(checkpoint_every=2, log_every=1)
@@ -74,15 +77,36 @@ class Batch:
     video: Tensor
 
 
-def batches(start: int, stop: int) -> Iterator[Batch]:
-    """A batch is a function of its step; every third is images."""
-    for step in range(start, stop):
+def batches(numbers: Sequence[int]) -> Iterator[Batch]:
+    """A batch is a function of its number; every third is images."""
+    for step in numbers:
         frames = 1 if step % 3 == 2 else 9
         yield Batch(torch.rand((2, 3, frames, 16, 16), generator=torch_generator(0, "clip", step)) * 2 - 1)
 
 
+def adversary(changes: dict[str, object]) -> Adversary | None:
+    """A small critic that joins at the third update, where ``critic`` is asked for."""
+    if not changes.pop("critic", False):
+        return None
+    seed_everything(0, "critic")
+    return Adversary(
+        PatchCritic(width=4, levels=2, temporal_levels=1),
+        start_step=3,
+        lr=1e-3,
+        betas=(0.5, 0.9),
+        weight=Weight("grad_ratio", 0.3),
+        largest=1e4,
+        alternate=bool(changes.pop("alternate", False)),
+    )
+
+
 def run_vae(
-    folder: Path, stop: int | None = None, cadence: Cadence = CADENCE, **changes: object
+    folder: Path,
+    stop: int | None = None,
+    cadence: Cadence = CADENCE,
+    train_encoder: bool = True,
+    gradient_checkpointing: bool = False,
+    **changes: object,
 ) -> tuple[State, StopAt]:
     seed_everything(0, "vae")
     vae = VideoVAE(
@@ -90,21 +114,27 @@ def run_vae(
         temporal_levels=[True, True], initial_logvar=-4.0,
     )  # fmt: skip
     seed_everything(0, "regularizers")
+    regularizers = {"kl": KL(), "lcr": LCR(), "lmr": LMR(4, ratios=(0.5,), probabilities=(1.0,))}
+    opponent = adversary(changes)
     progress = StopAt(stop)
     ema = train_vae(
         vae=vae,
-        regularizers={"kl": KL(), "lcr": LCR(), "lmr": LMR(4, ratios=(0.5,), probabilities=(1.0,))},
+        regularizers=regularizers,
         weights={"kl": Weight("fixed", 1e-3), "lcr": Weight("grad_ratio", 0.1)},
         nll=NegativeLogLikelihood(initial_logscale=0.0, perceptual=None, perceptual_weight=0.0),
+        adversary=opponent,
         batches=changes.pop("batches", batches),  # type: ignore[arg-type]
         settings=replace(SETTINGS, **changes),  # type: ignore[arg-type]
         cadence=cadence,
         folder=folder,
         seed=0,
-        accelerator=Accelerator(cpu=True),
+        accelerator=build_accelerator(Precision.fp32),
         progress=progress,
+        train_encoder=train_encoder,
+        gradient_checkpointing=gradient_checkpointing,
     )
-    return {**vae.state_dict(), **averaged(ema)}, progress
+    critics = {f"critic/{name}": value for name, value in opponent.critic.state_dict().items()} if opponent else {}
+    return {**vae.state_dict(), **critics, **averaged(ema)}, progress
 
 
 def run_dit(
@@ -123,7 +153,7 @@ def run_dit(
         cadence=cadence,
         folder=folder,
         seed=0,
-        accelerator=Accelerator(cpu=True),
+        accelerator=build_accelerator(Precision.fp32),
         progress=progress,
     )
     return {**dit.state_dict(), **averaged(ema)}, progress
@@ -155,6 +185,56 @@ def test_stopped_anywhere_it_ends_as_if_never_stopped(run: Run, stops: list[int]
     assert progress.begun_at == [max((stop - 1) // 2 * 2 for stop in stops)]
     assert same(whole, resumed)
     assert (folder / "steps.jsonl").read_bytes() == (tmp_path / "whole" / "steps.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("alternate", [False, True], ids=["one forward for both", "alternating"])
+def test_with_a_critic_too(alternate: bool, tmp_path: Path) -> None:
+    whole, _ = run_vae(tmp_path / "whole", critic=True, alternate=alternate)
+    with pytest.raises(Stop):
+        run_vae(tmp_path / "stopped", 5, critic=True, alternate=alternate)
+    resumed, _ = run_vae(tmp_path / "stopped", critic=True, alternate=alternate)
+    assert any(name.startswith("critic/") for name in whole)
+    assert same(whole, resumed)
+
+
+def test_the_critic_joins_at_its_step_and_then_pulls(tmp_path: Path) -> None:
+    without, _ = run_vae(tmp_path / "without", steps=2)
+    before, _ = run_vae(tmp_path / "before", steps=2, critic=True)
+    assert all(torch.equal(value, before[name]) for name, value in without.items()), "it starts at update 3"
+    later, _ = run_vae(tmp_path / "later", critic=True)
+    plain, _ = run_vae(tmp_path / "plain")
+    assert not all(torch.equal(value, later[name]) for name, value in plain.items())
+    lines = [json.loads(line) for line in (tmp_path / "later" / "steps.jsonl").read_text().splitlines()]
+    assert ["generator" in line for line in lines] == [False, False, True, True, True, True]
+    assert all(line["generator/weight"] > 0 for line in lines[2:])
+
+
+def test_alternating_players_take_turns_on_batches_of_their_own(tmp_path: Path) -> None:
+    """The generator draws every even batch; the critic the odd ones, once it plays."""
+    seen: list[int] = []
+
+    def noted(numbers: Sequence[int]) -> Iterator[Batch]:
+        seen.extend(numbers)
+        yield from batches(numbers)
+
+    run_vae(tmp_path, critic=True, alternate=True, batches=noted)
+    assert seen == [0, 2, 4, 5, 6, 7, 8, 9, 10, 11]
+
+
+@pytest.mark.parametrize("critic", [False, True])
+def test_a_frozen_encoder_does_not_move(critic: bool, tmp_path: Path) -> None:
+    one, _ = run_vae(tmp_path / "one", train_encoder=False, critic=critic, steps=1)
+    all_of_it, _ = run_vae(tmp_path / "all", train_encoder=False, critic=critic)
+    moved = {name for name in one if not name.startswith("ema/") and not torch.equal(one[name], all_of_it[name])}
+    assert moved
+    assert not any(name.startswith("encoder.") for name in moved)
+    assert any(name.startswith("decoder.") for name in moved)
+
+
+def test_gradient_checkpointing_changes_no_number(tmp_path: Path) -> None:
+    plain, _ = run_vae(tmp_path / "plain", critic=True)
+    saved, _ = run_vae(tmp_path / "saved", critic=True, gradient_checkpointing=True)
+    assert same(plain, saved)
 
 
 @both_loops
@@ -210,9 +290,9 @@ def test_an_average_starts_at_the_weights_and_lags_behind(run: Run, tmp_path: Pa
     assert all(torch.equal(without[name], state[name]) for name in names), "averaging must not touch the weights"
 
 
-def spoiled(bad: set[int]) -> Callable[[int, int], Iterator[Batch]]:
-    def source(start: int, stop: int) -> Iterator[Batch]:
-        for step, batch in enumerate(batches(start, stop), start=start):
+def spoiled(bad: set[int]) -> Callable[[Sequence[int]], Iterator[Batch]]:
+    def source(numbers: Sequence[int]) -> Iterator[Batch]:
+        for step, batch in zip(numbers, batches(numbers), strict=True):
             yield Batch(batch.video * float("nan")) if step + 1 in bad else batch
 
     return source

@@ -26,7 +26,7 @@ SETTINGS = TrainSettings(
     decay_steps=None,
     grad_clip=1.0,
     ema_decay=None,
-    precision="no",
+    precision="fp32",
     nonfinite_limit=0,
 )
 

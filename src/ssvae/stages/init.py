@@ -1,0 +1,68 @@
+"""Weights to start from that no stage of this project made: found, fingerprinted and judged before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+
+from ssvae.build import build_vae
+from ssvae.config.tree import Config
+from ssvae.core.identity import file_sha256, fingerprint
+from ssvae.models.load import load_vae
+from ssvae.models.vae import VideoVAE
+from ssvae.models.weights import CONFIG_FILE, WEIGHTS_FILE
+
+
+@lru_cache(maxsize=32)
+def weights_fingerprint(key: str, given: str) -> str:
+    """Of the content behind ``given``, the value of ``key``; a name that is no path stands for itself.
+
+    Raises ValueError for a folder without ``config.json`` and ``model.safetensors``.
+    """
+    path = Path(given).expanduser()
+    folder = path / "vae" if (path / "vae").is_dir() else path
+    if folder.is_dir():
+        files = [folder / CONFIG_FILE, folder / WEIGHTS_FILE]
+        missing = [file.name for file in files if not file.is_file()]
+        if missing:
+            raise ValueError(f"{key} = {given}: no {' and no '.join(missing)} in that folder")
+        return fingerprint([file_sha256(file) for file in files], 32)
+    if path.is_file():
+        return file_sha256(path)
+    return fingerprint(["name", given], 32)
+
+
+def load_init(key: str, init: str, like: VideoVAE) -> VideoVAE:
+    """The VAE behind ``init``, the value of ``key``.
+
+    Raises ValueError when it cannot be read, or, naming what differs, when its architecture is not that of ``like``.
+    """
+    try:
+        loaded = load_vae(init)
+    except ValueError as error:
+        raise ValueError(f"{key} = {init}: {error}") from error
+    ours, theirs = like.config.to_json(), loaded.config.to_json()
+    differing = [f"{name} {theirs[name]} instead of {ours[name]}" for name in ours if ours[name] != theirs[name]]
+    if differing:
+        raise ValueError(f"{key} = {init}: has {', '.join(differing)}; choose vae=... and channels=... that fit it")
+    return loaded
+
+
+def init_problems(cells: Sequence[Config]) -> list[str]:
+    """What keeps cells from starting from the weights that they name; each problem once."""
+    problems: dict[str, None] = {}
+    for cfg in cells:
+        for name in ("base", "pretrain"):
+            stage = getattr(cfg.stages, name)
+            if stage is None or stage.init is None:
+                continue
+            with torch.device("meta"):
+                like = build_vae(cfg.vae)
+            try:
+                load_init(f"stages.{name}.init", stage.init, like)
+            except ValueError as error:
+                problems[str(error)] = None
+    return list(problems)

@@ -1,0 +1,135 @@
+"""What the stages that train a VAE share: the training itself, and the weights with their latent statistics."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ssvae.build import (
+    build_accelerator,
+    build_adversary,
+    build_cadence,
+    build_nll,
+    build_regularizers,
+    build_settings,
+)
+from ssvae.config.data import DataConfig
+from ssvae.config.reg import TrainedStage, terms_in
+from ssvae.config.run import RuntimeConfig
+from ssvae.config.train import RankStatistics
+from ssvae.config.tree import VaeStageConfig
+from ssvae.core.files import write_json
+from ssvae.core.progress import Progress
+from ssvae.core.ranks import Ranks
+from ssvae.core.seeds import seed_everything
+from ssvae.models.vae import VideoVAE
+from ssvae.models.weights import save_vae
+from ssvae.stages.source import Source
+from ssvae.stats.moments import StreamingMoments, channel_moments
+from ssvae.train.vae_loop import train_vae
+
+logger = logging.getLogger(__name__)
+
+STATISTICS_CLIPS, STATISTICS_PER_CLIP = 256, 4
+"""Training windows behind the latent mean and std that travel with the weights: in all, and of one clip at most."""
+
+
+def vae_folder(stage: Path, weights: str = "raw") -> Path:
+    """Where a finished stage keeps its weights: ``raw`` as trained, ``ema`` their moving average."""
+    return stage / ("vae_ema" if weights == "ema" else "vae")
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a training stage is given. sources: a data config -> its clips; folder: where it writes."""
+
+    stage: VaeStageConfig
+    runtime: RuntimeConfig
+    seed: int
+    sources: Callable[[DataConfig], Source]
+    folder: Path
+    progress: Progress
+
+
+def train_and_store(job: Training, vae: VideoVAE, kind: TrainedStage) -> None:
+    """Train ``vae`` as ``job`` says and write ``vae/`` (and ``vae_ema/``), ``steps.jsonl``, ``metrics.json``.
+
+    Every rank trains; the first one writes. In ``decoder_finetune`` the encoder stays as it is.
+    """
+    stage, folder = job.stage, job.folder
+    accelerator = build_accelerator(stage.train.precision)
+    ranks = Ranks.current()
+    # One stream for the weights of the other parts, whatever ran before in this process.
+    seed_everything(job.seed, "init/regularizers")
+    terms = terms_in(stage.reg.terms, kind)
+    regularizers, weights = build_regularizers(terms, vae, stage.resolution)
+    nll = build_nll(stage.objective)
+    if nll.perceptual is None:
+        logger.info("LPIPS is off: objective.lpips.vgg names no weight file")
+    seed_everything(job.seed, "init/critic")
+    adversary = build_adversary(stage.objective)
+    resolution = stage.resolution
+    grid = vae.latent_grid(resolution.frames, resolution.height, resolution.width)
+    for regularizer in regularizers.values():
+        regularizer.check_grid(grid)
+    source = job.sources(stage.data)
+    source.count_rejects(folder)
+    batches = source.batches(
+        stage.data,
+        resolution,
+        batch=stage.train.batch,
+        seed=job.seed,
+        workers=job.runtime.workers,
+        ranks=ranks,
+    )
+    ema = train_vae(
+        vae=vae,
+        regularizers=regularizers,
+        weights=weights,
+        nll=nll,
+        adversary=adversary,
+        batches=batches,
+        settings=build_settings(stage.train),
+        cadence=build_cadence(job.runtime),
+        folder=folder,
+        seed=job.seed,
+        accelerator=accelerator,
+        progress=job.progress,
+        train_encoder=kind is not TrainedStage.decoder_finetune,
+        gradient_checkpointing=stage.train.gradient_checkpointing,
+        share_statistics=stage.train.rank_statistics is RankStatistics.shared,
+    )
+    if not ranks.first:
+        return
+    counted = _store(vae, vae_folder(folder), stage, source, job.progress)
+    if ema is not None:
+        ema.copy_to(vae)
+        _store(vae, vae_folder(folder, "ema"), stage, source, job.progress)
+    rejected = source.rejected
+    write_json(
+        folder / "data.json", {"train_clips": len(source.train), "statistics_clips": counted, "rejected": rejected}
+    )
+    write_json(folder / "metrics.json", [])
+
+
+@torch.no_grad()
+def _store(vae: VideoVAE, where: Path, stage: VaeStageConfig, source: Source, progress: Progress) -> int:
+    """Measure latent mean and std per channel on training clips, keep them with the weights; returns the clip count."""
+    vae.eval()
+    moments: StreamingMoments | None = None
+    counted = 0
+    wanted = min(STATISTICS_CLIPS, STATISTICS_PER_CLIP * len(source.train))
+    progress.start("latent statistics", wanted, 0)
+    for batch in source.windows(source.train, stage.resolution, wanted, 16):
+        video = batch.video.to(vae.latent_mean.device)
+        moments = channel_moments(vae.encode(video).mode().cpu(), moments)
+        counted += len(batch.keys)
+        progress.advance(counted)
+    assert moments is not None, "there are training clips"
+    vae.set_latent_statistics(moments.mean, moments.std)
+    save_vae(where, vae)
+    return counted
