@@ -99,14 +99,15 @@ class Job:
 def run(args: argparse.Namespace) -> int:
     """Raises ValueError, before the VAE computes and before anything is written, for whatever does not work."""
     out = _check(args)
-    from ssvae import load_vae
     from ssvae.cli.reconstruct_record import describe, record
     from ssvae.core.files import write_json
     from ssvae.core.folders import whole_folder
+    from ssvae.models.load import open_vae
     from ssvae.sweep.console import RichProgress, make_console
 
     device, dtype = _place(args)
-    vae = load_vae(args.vae, device=device, dtype=dtype)
+    # Not load_vae, which warns where latents cannot be normalised: here nothing normalises them.
+    vae = open_vae(args.vae, device=device, dtype=dtype).vae
     console = make_console()
     with RichProgress(console) as progress:
         job = _plan(args, vae, _look_through(args, progress))

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from ssvae.bench.machine import hardware, versions
 from ssvae.core.identity import file_sha256, git_state
 from ssvae.core.paths import PROJECT
+from ssvae.data.frame_rate import say_rate
 from ssvae.data.panels import ERROR_MAP
-from ssvae.data.video_stream import say_rate
 from ssvae.data.video_writer import QUALITY, even
 from ssvae.metrics.recon import SSIM_WINDOW
 
@@ -93,10 +93,12 @@ def _notes(job: Job) -> Iterator[str]:
     yield from clip.notes
     if job.size != (clip.height, clip.width):
         yield f"resized from {clip.height} x {clip.width} to cover {height} x {width}, centre cropped"
-    if padding.frames or padding.below or padding.right:
+    parts = {"frame": padding.frames, "row": padding.below, "column": padding.right}
+    repeated = [part for part, missing in parts.items() if missing]
+    if repeated:
         filled = f"{clip.frames + padding.frames} frames of {height + padding.below} x {width + padding.right}"
         yield (
-            f"filled up to {filled} by repeating the last frame, row and column; "
+            f"filled up to {filled} by repeating the last {', '.join(repeated)}; "
             "cut off again before measuring and writing"
         )
     if job.tiles is not None and len(job.tiles) > 1:

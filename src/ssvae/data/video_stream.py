@@ -2,8 +2,8 @@
 
 A file is decoded twice. The first pass sees that it is sound to its end, how many frames it shows and when; only then
 is it worth a model's time, and a damaged one is refused with the number of frames before the damage. The second pass
-hands the frames out. Neither keeps frames. The file is read through a memory map, which is no stream that FFmpeg could
-take for a play list of others by its name, and no other file or address may be opened on its behalf.
+hands the frames out. Neither keeps frames. FFmpeg sees the content without its name, by which it would render a text
+as a video, and may open no other file or address that the content names.
 
 Dimension legend
     3 colours, t frames of a piece, H W pixels    piece (1,3,t,H,W) float32 in [-1, 1]; picture (H,W,3) uint8 RGB
@@ -16,12 +16,12 @@ import io
 import mmap
 import struct
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal, cast
+from typing import BinaryIO, Literal, cast
 
 import av
 import numpy as np
@@ -34,6 +34,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from ssvae.data.clips import _cut_short, _to_rgb
+from ssvae.data.frame_rate import frame_rate, say_rate
 from ssvae.data.pixels import ClipError, fit, read_image, to_video
 
 IMAGE_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
@@ -99,27 +100,6 @@ def open_clip(path: Path, *, limit: int | None = None, progress: Counter | None 
         raise ValueError(f"{path}: " + ("is no file; give a video or an image" if path.exists() else "no such file"))
     image = _open_image(path)
     return image if image is not None else _open_video(path, limit, progress)
-
-
-def frame_rate(
-    stamps: NDArray[np.int64], time_base: Fraction, stated: Sequence[Fraction | None]
-) -> tuple[Fraction, bool]:
-    """(fps, whether it is constant) of frames shown at ``stamps`` (n,), n >= 2, ascending with a span above 0.
-
-    The first of the ``stated`` rates that all stamps obey is believed, else the average rate if they obey that.
-    Stamps may be off by the one unit they are rounded to where a frame does not last a whole number of units.
-    Otherwise the rate is not constant: the average, (n - 1)/span, as the nearest fraction with a denominator <= 1001.
-    """
-    elapsed = stamps - stamps[0]
-    average = Fraction(len(stamps) - 1) / (int(elapsed[-1]) * time_base)
-    for rate in (*stated, average):
-        if not rate:
-            continue
-        step = 1 / (rate * time_base)
-        allowed = 1e-6 if step.denominator == 1 else 1.0 + 1e-6
-        if np.abs(elapsed - np.arange(len(stamps)) * float(step)).max() <= allowed:
-            return rate, True
-    return average.limit_denominator(1001), False
 
 
 def _open_video(path: Path, limit: int | None, progress: Counter | None) -> Clip:
@@ -190,11 +170,6 @@ def _rate(stamps: NDArray[np.int64], header: _Header, frames: int) -> tuple[Frac
     return rate, False, [f"it {lack}: taken as {say_rate(rate)}"]
 
 
-def say_rate(fps: Fraction) -> str:
-    """``25 fps`` or ``30000/1001 = 29.97 fps``."""
-    return f"{fps} fps" if fps.denominator == 1 else f"{fps} = {float(fps):.6g} fps"
-
-
 def _decoded(path: Path, limit: int | None) -> Iterator[tuple[VideoStream, av.VideoFrame]]:
     """Frames in the order they are shown, from the first keyframe on; ClipError where the file breaks."""
     count, begun = 0, False
@@ -229,15 +204,31 @@ def _after(count: int) -> str:
     return f"after {count} intact frame{'' if count == 1 else 's'}{remedy}"
 
 
+class _Nameless:
+    """A file to read, without its name."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.read, self.tell = file.read, file.tell
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """-1, which FFmpeg takes for an error, where a damaged index points outside of all files."""
+        try:
+            return self._file.seek(offset, whence)
+        except (OSError, OverflowError, ValueError):
+            return -1
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream, bool]]:
     """The container, its first video stream, decoding in this thread, and whether the file is cut short."""
     if path.stat().st_size == 0:
         raise ClipError("not_video", "the file is empty")
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        cut = _cut_short(cast("bytes", data))  # a map is sliced as bytes are
+    with path.open("rb") as file:
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            cut = _cut_short(cast("bytes", data))  # a map is sliced as bytes are
         try:
-            container = av.open(data, "r", metadata_errors="replace", options={"protocol_whitelist": "none"})
+            container = av.open(_Nameless(file), "r", metadata_errors="replace", options={"protocol_whitelist": "none"})
         except av.FFmpegError as error:
             if cut:
                 raise ClipError("truncated", CUT) from error

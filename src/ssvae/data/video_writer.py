@@ -17,7 +17,7 @@ from av.video.stream import VideoStream
 from PIL import Image
 from torch import Tensor
 
-QUALITY = 16
+QUALITY = 12
 """Constant rate factor of libx264: differences to the source cannot be seen."""
 BT709 = 1
 """Number of the ITU-R BT.709 matrix, primaries and transfer in H.264; players guess where a file does not say."""

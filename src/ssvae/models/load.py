@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from torch import Tensor
 
 from ssvae.models.official import load_official
 from ssvae.models.statistics import RELEASED_48, LatentStatistics, read_statistics
 from ssvae.models.vae import VideoVAE
-from ssvae.models.weights import folder_statistics, load_vae_folder
+from ssvae.models.weights import MASK_TOKEN, PARTS_FILE, folder_statistics, load_vae_folder
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +34,7 @@ RELEASES = {"ssvae48": Release("zai-org/SSVAE", "ch48_256p_15w_512p_5w.ckpt", RE
 @dataclass(frozen=True, slots=True)
 class OpenedVAE:
     """vae: in eval mode. statistics: record of its latent mean and std, None where nobody wrote one. mask_token:
-    (1,C,1,1,1) float32, None unless an official checkpoint holds one."""
+    (1,C,1,1,1) float32, LMR's, where an official checkpoint or the stage around the folder holds one."""
 
     vae: VideoVAE
     statistics: LatentStatistics | None
@@ -83,7 +84,8 @@ def open_vae(
     if path.is_dir():
         if (path / "vae").is_dir():
             path = path / "vae"
-        return OpenedVAE(load_vae_folder(path, device=device, dtype=dtype), folder_statistics(path))
+        token = _mask_token(path.parent / PARTS_FILE)
+        return OpenedVAE(load_vae_folder(path, device=device, dtype=dtype), folder_statistics(path), token)
     if path.suffix == ".safetensors":
         raise ValueError(f"{path}: give the folder that holds this file and its config.json")
     if path.is_file():
@@ -92,6 +94,14 @@ def open_vae(
         f"{path} is no VAE folder, no checkpoint file and no known name: give a folder with config.json and "
         f"model.safetensors (or the stage folder around it), an official SSVAE .ckpt, or one of {', '.join(RELEASES)}"
     )
+
+
+def _mask_token(parts: Path) -> Tensor | None:
+    """LMR's token, where the stage around a VAE's folder trained one."""
+    if not parts.is_file():
+        return None
+    with safe_open(parts, framework="pt") as file:
+        return file.get_tensor(MASK_TOKEN) if MASK_TOKEN in file.keys() else None  # noqa: SIM118 - no dictionary
 
 
 def _open_official(path: Path, device: str | torch.device, dtype: torch.dtype) -> OpenedVAE:

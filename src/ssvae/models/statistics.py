@@ -43,8 +43,6 @@ class LatentStatistics:
     frames, height, width, fps: the window. Raises ValueError for values that are no such statistics.
     """
 
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
     protocol: str
     data: str
     fingerprint: str | None = None
@@ -55,6 +53,8 @@ class LatentStatistics:
     height: int | None = None
     width: int | None = None
     fps: float | None = None
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
 
     def __post_init__(self) -> None:
         for name in ("mean", "std"):

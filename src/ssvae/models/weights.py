@@ -18,6 +18,10 @@ from ssvae.models.vae import VAEConfig, VideoVAE
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
+PARTS_FILE = "parts.safetensors"
+"""In a stage's folder, beside that of its VAE: what was trained with it (mask token, likelihood's scale, critic)."""
+MASK_TOKEN = "regularizers.lmr.mask_token"
+"""Name of LMR's token in :data:`PARTS_FILE`, (1,C,1,1,1)."""
 FORMAT = "ssvae-vae/1"
 
 

@@ -13,6 +13,7 @@ def run(job: Training, start: Path) -> None:
     """Write ``vae/`` (and ``vae_ema/``), ``steps.jsonl``, ``metrics.json`` into ``job.folder``.
 
     start: stage folder of the pre-training whose weights, as trained, are continued. The encoder's weights do not
-    change; latent statistics are measured again on this stage's clips.
+    change; latent statistics are measured again on this stage's clips. Mask token, likelihood's scale and critic of
+    the pre-training go on where this stage has them too.
     """
-    train_and_store(job, load_vae_folder(vae_folder(start)), TrainedStage.decoder_finetune)
+    train_and_store(job, load_vae_folder(vae_folder(start)), TrainedStage.decoder_finetune, continued=start)

@@ -26,10 +26,11 @@ from ssvae.core.files import write_json
 from ssvae.core.progress import Progress
 from ssvae.core.ranks import Ranks
 from ssvae.core.seeds import seed_everything
+from ssvae.models.statistics import measure_statistics
 from ssvae.models.vae import VideoVAE
 from ssvae.models.weights import save_vae
+from ssvae.stages.parts import parts_of
 from ssvae.stages.source import Source
-from ssvae.stats.moments import StreamingMoments, channel_moments
 from ssvae.train.vae_loop import train_vae
 
 logger = logging.getLogger(__name__)
@@ -55,10 +56,12 @@ class Training:
     progress: Progress
 
 
-def train_and_store(job: Training, vae: VideoVAE, kind: TrainedStage) -> None:
-    """Train ``vae`` as ``job`` says and write ``vae/`` (and ``vae_ema/``), ``steps.jsonl``, ``metrics.json``.
+def train_and_store(job: Training, vae: VideoVAE, kind: TrainedStage, continued: Path | None = None) -> None:
+    """Train ``vae`` as ``job`` says and write ``vae/`` (and ``vae_ema/``), ``parts.safetensors``, ``steps.jsonl``,
+    ``metrics.json``.
 
-    Every rank trains; the first one writes. In ``decoder_finetune`` the encoder stays as it is.
+    Every rank trains; the first one writes. In ``decoder_finetune`` the encoder stays as it is. continued: folder of a
+    stage whose mask token, likelihood's scale and critic go on here.
     """
     stage, folder = job.stage, job.folder
     accelerator = build_accelerator(stage.train.precision)
@@ -72,6 +75,9 @@ def train_and_store(job: Training, vae: VideoVAE, kind: TrainedStage) -> None:
         logger.info("LPIPS is off: objective.lpips.vgg names no weight file")
     seed_everything(job.seed, "init/critic")
     adversary = build_adversary(stage.objective)
+    parts = parts_of(regularizers, nll, adversary)
+    if continued is not None:
+        parts.continue_from(continued)
     resolution = stage.resolution
     grid = vae.latent_grid(resolution.frames, resolution.height, resolution.width)
     for regularizer in regularizers.values():
@@ -105,6 +111,7 @@ def train_and_store(job: Training, vae: VideoVAE, kind: TrainedStage) -> None:
     )
     if not ranks.first:
         return
+    parts.save(folder)
     counted = _store(vae, vae_folder(folder), stage, source, job.progress)
     if ema is not None:
         ema.copy_to(vae)
@@ -120,16 +127,18 @@ def train_and_store(job: Training, vae: VideoVAE, kind: TrainedStage) -> None:
 def _store(vae: VideoVAE, where: Path, stage: VaeStageConfig, source: Source, progress: Progress) -> int:
     """Measure latent mean and std per channel on training clips, keep them with the weights; returns the clip count."""
     vae.eval()
-    moments: StreamingMoments | None = None
-    counted = 0
     wanted = min(STATISTICS_CLIPS, STATISTICS_PER_CLIP * len(source.train))
     progress.start("latent statistics", wanted, 0)
-    for batch in source.windows(source.train, stage.resolution, wanted, 16):
-        video = batch.video.to(vae.latent_mean.device)
-        moments = channel_moments(vae.encode(video).mode().cpu(), moments)
-        counted += len(batch.keys)
-        progress.advance(counted)
-    assert moments is not None, "there are training clips"
-    vae.set_latent_statistics(moments.mean, moments.std)
-    save_vae(where, vae)
-    return counted
+    statistics = measure_statistics(
+        vae,
+        (batch.video for batch in source.windows(source.train, stage.resolution, wanted, 16)),
+        fps=stage.resolution.fps,
+        data=stage.data.kind.value if stage.data.path is None else Path(stage.data.path).name,
+        fingerprint=source.fingerprint,
+        split="training clips",
+        advance=progress.advance,
+    )
+    statistics.apply(vae)
+    save_vae(where, vae, statistics)
+    assert statistics.clips is not None, "it has just counted them"
+    return statistics.clips

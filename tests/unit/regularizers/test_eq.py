@@ -8,7 +8,7 @@ import torch
 
 from ssvae.core.types import Posterior
 from ssvae.models.vae import VideoVAE
-from ssvae.regularizers.eq import EQ, PLAIN, Draw
+from ssvae.regularizers.eq import EQ, PLAIN
 from step_context import step_context
 
 RATIO = 4
@@ -67,9 +67,8 @@ def test_rotation_alone_is_exact_and_swaps_the_sides_of_both() -> None:
     latent, target = pair(8, 6)
     out, out_target = step(always(32, 1), latent, target)
     assert out.shape[3:] == (6, 8) and out_target.shape[3:] == (24, 32)
-    assert torch.equal(
-        out[..., 0, 0], latent[..., 0, -1]
-    )  # counter-clockwise: the right end of the top row comes first
+    # Counter-clockwise: the right end of the top row becomes its left end.
+    assert torch.equal(out[..., 0, 0], latent[..., 0, -1])
     assert torch.equal(out_target, torch.rot90(target, 1, (3, 4)))
 
 
@@ -248,7 +247,3 @@ def test_a_wrong_ratio_is_noticed() -> None:
 def test_bad_arguments_are_refused(arguments: dict, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         EQ(**{"spatial_ratio": RATIO, **arguments})
-
-
-def test_plain_draw_is_plain() -> None:
-    assert Draw(32, 0, 32) == PLAIN

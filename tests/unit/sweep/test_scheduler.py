@@ -12,13 +12,15 @@ from ssvae.core.files import exclusive, read_json
 from ssvae.core.progress import Silent
 from ssvae.stages import execute as executing
 from ssvae.stages.execute import Job
-from ssvae.stages.plan import COMPUTED, NAMES, cell_id, plan_cell
+from ssvae.stages.plan import COMPUTED, cell_id, plan_cell
 from ssvae.sweep import schedule
 from ssvae.sweep.planned import PlannedCell, sweep_name
 from ssvae.sweep.record import CellRecord
 from ssvae.sweep.schedule import Scheduler, decide
 from ssvae.sweep.tracking import Tracking
 from tiny_runs import TINY
+
+STAGES = ["base", "pretrain", "measure", "latents", "probe"]
 
 
 class Grid:
@@ -70,7 +72,7 @@ def break_where(monkeypatch: pytest.MonkeyPatch, broken: Callable[[Job], bool]) 
 def test_a_shared_base_is_computed_by_the_first_cell_only(tmp_path: Path, worked: list[tuple[str, str, int]]) -> None:
     grid = Grid(tmp_path, "reg=none,lcr", "channels=16,48")
     assert [row["base"] for row in grid.decisions()] == ["compute", "compute", "share", "share"]
-    assert {row[name] for row in grid.decisions() for name in NAMES if name != "base"} == {"compute"}
+    assert {row[name] for row in grid.decisions() for name in STAGES if name != "base"} == {"compute"}
     grid.scheduler.run()
     assert [(name, channels) for name, _, channels in worked if name == "base"] == [("base", 16), ("base", 48)]
     assert len(worked) == 2 + 4 * 4
@@ -84,7 +86,7 @@ def test_the_second_call_reuses_all_and_says_so(tmp_path: Path, worked: list[tup
     assert {decision for row in again.decisions() for decision in row.values()} == {"reuse"}
     again.scheduler.run()
     assert worked == []
-    assert [record.reused for record in again.records] == [list(NAMES)] * 2
+    assert [record.reused for record in again.records] == [STAGES] * 2
 
 
 def test_decisions_tell_resume_from_compute(tmp_path: Path) -> None:
@@ -208,8 +210,8 @@ def test_a_record_holds_what_a_report_needs(tmp_path: Path, worked: list[tuple[s
     grid = Grid(tmp_path, "reg=lcr", "channels=16,48", "seed=3")
     grid.scheduler.run()
     first = read_json(grid.records[0].path)
-    assert first["fields"] == {"reg": "lcr", "channels": 16, "resolution": "32", "seed": 3}
+    assert first["fields"] == {"reg": "lcr", "channels": 16, "resolution": "32", "seed": 3, "weights": "pretrain raw"}
     assert first["label"] == "channels=16"
-    assert list(first["stages"]) == list(NAMES)
+    assert list(first["stages"]) == STAGES
     assert all((tmp_path / folder).is_dir() for folder in first["stages"].values())
     assert grid.records[0].path.with_suffix(".yaml").exists()

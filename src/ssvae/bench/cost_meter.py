@@ -1,0 +1,153 @@
+"""Count what code computes and holds in memory without computing it: on tensors that have a shape and nothing else.
+
+Counted are convolutions and matrix products, a multiplication and an addition each; what lies between them (norms,
+activations, sums) takes memory time rather than arithmetic. Operators are seen as they reach the device, so a custom
+autograd function, a second backward pass or a recomputed block counts with what it really does.
+"""
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+
+aten = torch.ops.aten
+_READ = aten._local_scalar_dense.default
+_DEVICE = torch.ops.prim.device.default
+_DRAWS = (aten.rand.default, aten.rand.generator, aten.randint.default, aten.randint.generator)
+_PRIMES = (2, 3, 5, 7, 11, 13)
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """flops: of products. peak: the most bytes that were alive at once of what was made; frozen inputs do not count."""
+
+    flops: float
+    peak: int
+
+
+class Meter(TorchDispatchMode):
+    """Counts every operator that runs under it.
+
+    existing: tensors whose memory is accounted for elsewhere, such as weights. draw: where in their ranges scalar
+    random numbers lie, see :func:`quantiles`. A number that code asks of a shape-only tensor is that draw, and 1
+    otherwise: a hinge pulls, everything is finite.
+    """
+
+    def __init__(self, existing: Iterable[Tensor] = (), draw: int = 1) -> None:
+        super().__init__()
+        self.flops = 0.0
+        self.peak = 0
+        self._alive = 0
+        self._known = {id(tensor.untyped_storage()) for tensor in existing}
+        self._quantiles = quantiles(draw)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is _DEVICE:
+            return func(*args)
+        if func is _READ and isinstance(args[0], FakeTensor):
+            return _number(getattr(args[0], "drawn", 1), args[0].dtype)
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        if func in _DRAWS and out.ndim == 0 and isinstance(out, FakeTensor):
+            position = next(self._quantiles)
+            out.drawn = position if out.is_floating_point() else math.floor(position * args[0])
+        formula = FORMULAS.get(func._overloadpacket)
+        if formula is not None:
+            self.flops += formula(*args, **kwargs, out_val=out)
+        for leaf in tree_leaves(out):
+            if isinstance(leaf, Tensor):
+                self._note(leaf.untyped_storage())
+        return out
+
+    def _note(self, storage: torch.UntypedStorage) -> None:
+        # A storage's Python object lives as long as the memory that it stands for.
+        key = id(storage)
+        if key in self._known:
+            return
+        size = storage.nbytes()
+        self._known.add(key)
+        self._alive += size
+        self.peak = max(self.peak, self._alive)
+        weakref.finalize(storage, self._forget, key, size)
+
+    def _forget(self, key: int, size: int) -> None:
+        self._known.discard(key)
+        self._alive -= size
+
+
+def _number(value: float, dtype: torch.dtype) -> float | int | bool:
+    if dtype is torch.bool:
+        return bool(value)
+    return float(value) if dtype.is_floating_point else int(value)
+
+
+def count(
+    work: Callable[[], Any], *, existing: Iterable[Tensor] = (), draw: int = 1, half: bool = False
+) -> Count:
+    """What ``work`` costs, under bfloat16 autocast with ``half``. Its tensors may be real or of :func:`shapes_only`."""
+    meter = Meter(existing, draw)
+    with meter, torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
+        work()
+    return Count(meter.flops, meter.peak)
+
+
+@contextmanager
+def shapes_only(mode: FakeTensorMode) -> Iterator[None]:
+    """Tensors made within have no memory behind them; they belong to ``mode`` and work under it alone."""
+    with mode:
+        yield
+
+
+def drop_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Let gradients vanish as soon as they are complete: what remains to be counted are activations."""
+
+    def drop(parameter: Tensor) -> None:
+        parameter.grad = None
+
+    for parameter in parameters:
+        if parameter.requires_grad:
+            parameter.register_post_accumulate_grad_hook(drop)
+
+
+def quantiles(draw: int) -> Iterator[float]:
+    """Positions in (0, 1) of the random numbers of draw number ``draw`` >= 1: Halton's points, which a few draws
+    spread evenly, in each number and over pairs of them."""
+    while True:
+        for prime in _PRIMES:
+            position, weight, rest = 0.0, 1.0, draw
+            while rest:
+                weight /= prime
+                rest, digit = divmod(rest, prime)
+                position += digit * weight
+            yield position
+
+
+def _attention(query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> float:
+    """Two products: (…,N,D) with (…,M,D), and the weights with (…,M,E)."""
+    batch, pairs = query.shape[:-2].numel(), query.shape[-2] * key.shape[-2]
+    return 2.0 * batch * pairs * (query.shape[-1] + value.shape[-1])
+
+
+def _attention_backward(grad: Tensor, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> float:
+    """Five products: the weights once more, then the gradients of weights, values, queries and keys."""
+    batch, pairs = query.shape[:-2].numel(), query.shape[-2] * key.shape[-2]
+    return 2.0 * batch * pairs * (3 * query.shape[-1] + 2 * value.shape[-1])
+
+
+FORMULAS: dict[Any, Callable[..., float]] = {
+    **flop_registry,
+    aten._scaled_dot_product_flash_attention_for_cpu: _attention,
+    aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
+}
+"""Of PyTorch's own FlopCounterMode, and of the attention that it does not know."""

@@ -1,0 +1,202 @@
+"""The networks of one training stage without memory behind them, and what one of its updates costs.
+
+An update is the training loop's own: ``vae_step`` with everything that acts on it, and the critic's share.
+
+Dimension legend
+    B batch of one device, 3 colours, T frames, H W pixels       video (B,3,T,H,W); an image has T = 1
+    C latent channels, F latent frames, h w latent pixels         latent (B,C,F,h,w)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from ssvae.bench.cost_meter import Count, count, drop_gradients
+from ssvae.build import build_adversary, build_dit, build_flow, build_regularizers, build_vae
+from ssvae.config.objective import ObjectiveConfig
+from ssvae.config.probe import Condition, ProbeConfig
+from ssvae.config.reg import TermsConfig, TrainedStage, VFConfig, WeightConfig, terms_in
+from ssvae.config.train import Precision
+from ssvae.config.tree import VaeStageConfig
+from ssvae.config.vae import VaeConfig
+from ssvae.models.dinov2 import DinoV2Features
+from ssvae.models.lpips import LPIPS
+from ssvae.models.vae import VideoVAE
+from ssvae.objective.nll import NegativeLogLikelihood
+from ssvae.objective.vae_step import StepInputs, reconstruct, vae_step
+from ssvae.objective.weighting import Weight
+from ssvae.regularizers.base import Regularizer
+from ssvae.regularizers.vf import VisionFoundation
+
+DINOV2: dict[str, dict[str, Any]] = {
+    "small": {"hidden_size": 384, "num_hidden_layers": 12, "num_attention_heads": 6},
+    "base": {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12},
+    "large": {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16},
+    "giant": {"hidden_size": 1536, "num_hidden_layers": 40, "num_attention_heads": 24, "use_swiglu_ffn": True},
+}
+"""The published sizes, all with patches of 14 pixels."""
+UNKNOWN_DINOV2 = "large"
+"""Taken for a model that is neither a folder on this machine nor a published name."""
+
+
+class VaeUpdate:
+    """One update of a stage that trains a VAE.
+
+    Everything is built as for training, on shapes alone; frozen networks are built, not loaded. lpips: whether the
+    likelihood has LPIPS. parameters: of each network, by name; ``trained``: how many of all these are trained.
+    Raises ValueError where the frozen network of ``vf`` needs a package that is not installed.
+    """
+
+    def __init__(self, vae: VaeConfig, stage: VaeStageConfig, kind: TrainedStage) -> None:
+        self._mode = FakeTensorMode()
+        self._half = stage.train.precision is Precision.bf16
+        self._train_encoder = kind is not TrainedStage.decoder_finetune
+        with self._mode:
+            self._vae = build_vae(vae)
+            terms = terms_in(stage.reg.terms, kind)
+            features = _features(terms.vf) if terms.vf is not None else None
+            self._regularizers, self._weights = _regularizers(terms, self._vae, stage, features)
+            lpips = LPIPS() if has_lpips(stage.objective) else None
+            self._nll = NegativeLogLikelihood(
+                initial_logscale=stage.objective.initial_logscale,
+                perceptual=None if lpips is None else lpips.forward,
+                perceptual_weight=stage.objective.lpips.weight,
+            )
+            self._adversary = build_adversary(stage.objective)
+        if not self._train_encoder:
+            self._vae.encoder.requires_grad_(False).eval()
+        networks: dict[str, nn.Module | None] = {
+            "encoder": self._vae.encoder,
+            "decoder": self._vae.decoder,
+            "regularizers": nn.ModuleList(self._regularizers.values()),
+            "likelihood": self._nll,
+            "critic": None if self._adversary is None else self._adversary.critic,
+            "LPIPS": lpips,
+            "DINOv2": features,
+        }
+        self._networks = {name: network for name, network in networks.items() if network is not None}
+        self.parameters = {name: _size(network.parameters()) for name, network in self._networks.items()}
+        every = [parameter for network in self._networks.values() for parameter in network.parameters()]
+        self.trained = _size(parameter for parameter in every if parameter.requires_grad)
+        drop_gradients(every)
+
+    def count(self, shape: tuple[int, int, int, int], *, critic: bool, checkpointing: bool, draw: int = 1) -> Count:
+        """An update on clips of ``shape`` (B,T,H,W). draw: number of the random choices, see bench/cost_meter.py."""
+        batch, frames, height, width = shape
+        self._vae.set_gradient_checkpointing(checkpointing)
+        existing = [tensor for network in self._networks.values() for tensor in _tensors(network)]
+        with self._mode:
+            work = partial(self._update, (batch, 3, frames, height, width), critic)
+            return count(work, existing=[*existing, *_tensors(self._vae)], draw=draw, half=self._half)
+
+    def _update(self, size: tuple[int, ...], critic: bool) -> None:
+        adversary = self._adversary if critic else None
+        out = vae_step(
+            self._inputs(size),
+            vae=self._vae,
+            regularizers=self._regularizers,
+            weights=self._weights,
+            nll=self._nll,
+            adversary=adversary,
+            train_encoder=self._train_encoder,
+        )
+        if adversary is not None:
+            real, fake = out.context.target, out.context.reconstruction
+            if adversary.alternate:
+                real, fake = reconstruct(self._inputs(size), vae=self._vae, regularizers=self._regularizers)
+            adversary.backward(real, fake)
+
+    def _inputs(self, size: tuple[int, ...]) -> StepInputs:
+        generator = torch.Generator()
+        return StepInputs(torch.empty(size), generator, dict.fromkeys(self._regularizers, generator))
+
+
+class ProbeUpdate:
+    """One update of the diffusion transformer, as :class:`VaeUpdate`. grid: (F,h,w); ``auto`` counts as captions."""
+
+    def __init__(self, probe: ProbeConfig, *, channels: int, grid: tuple[int, int, int]) -> None:
+        self._mode = FakeTensorMode()
+        self._probe = probe
+        self._size = (probe.train.batch, channels, *grid)
+        condition = Condition.caption if probe.condition is Condition.auto else probe.condition
+        with self._mode:
+            self._dit = build_dit(probe, channels=channels, grid=grid, condition=condition, classes=1)
+        self.parameters = {"DiT": _size(self._dit.parameters())}
+        self.trained = self.parameters["DiT"]
+        drop_gradients(self._dit.parameters())
+
+    def count(self) -> Count:
+        """An update on the whole batch: one device trains the probe."""
+        with self._mode:
+            half = self._probe.train.precision is Precision.bf16
+            return count(self._update, existing=_tensors(self._dit), half=half)
+
+    def _update(self) -> None:
+        chosen = self._dit.null_conditions(self._size[0])
+        velocity = partial(self._dit, condition=chosen)
+        build_flow(self._probe).loss(velocity, torch.empty(self._size), torch.Generator()).mean().backward()
+
+
+def has_lpips(objective: ObjectiveConfig) -> bool:
+    """Is LPIPS part of the likelihood?"""
+    return objective.lpips.vgg is not None and objective.lpips.weight > 0
+
+
+def dinov2_size(model: str) -> str | None:
+    """Key of :data:`DINOV2` for a published name such as ``facebook/dinov2-large``; None for any other."""
+    owner, _, size = model.rpartition("dinov2-")
+    return size if owner in ("", "facebook/") and size in DINOV2 else None
+
+
+def _features(vf: VFConfig) -> DinoV2Features:
+    try:
+        from transformers import Dinov2Config, Dinov2Model
+    except ImportError as error:
+        raise ValueError("reg.terms.vf: DINOv2 is counted on transformers, pip install 'ssvae[dino]'") from error
+    assert vf.model is not None, "config/reg_checks.py refuses it"
+    if Path(vf.model).is_dir():
+        config = Dinov2Config.from_pretrained(vf.model, local_files_only=True)
+    else:
+        config = Dinov2Config(**DINOV2[dinov2_size(vf.model) or UNKNOWN_DINOV2], patch_size=14, image_size=518)
+    return DinoV2Features(Dinov2Model(config), vf.size)
+
+
+def _regularizers(
+    terms: TermsConfig, vae: VideoVAE, stage: VaeStageConfig, features: DinoV2Features | None
+) -> tuple[dict[str, Regularizer], dict[str, Weight]]:
+    """As build.py makes them, but ``vf`` without reading its network's weights."""
+    found, weights = build_regularizers(replace(terms, vf=None), vae, stage.resolution)
+    if (vf := terms.vf) is not None:
+        assert features is not None
+        found["vf"] = VisionFoundation(
+            vae.channels, _Called(features), vae.temporal_ratio, vf.cos_margin, vf.distance_margin
+        )
+        weights["vf"] = Weight(vf.weight.policy.value, vf.weight.value)
+    return found, weights
+
+
+class _Called:
+    """A network as a mere function: nobody tries to move its weights, which shapes-only tensors do not like."""
+
+    def __init__(self, network: DinoV2Features) -> None:
+        self.dim = network.dim
+        self._network = network
+
+    def __call__(self, frames: Tensor, /) -> Tensor:
+        return self._network(frames)
+
+
+def _tensors(network: nn.Module) -> Iterable[Tensor]:
+    return [*network.parameters(), *network.buffers()]
+
+
+def _size(parameters: Iterable[Tensor]) -> int:
+    return sum(parameter.numel() for parameter in parameters)
