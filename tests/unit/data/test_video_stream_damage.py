@@ -69,7 +69,9 @@ def test_paths_that_are_no_files_are_refused(tmp_path: Path) -> None:
         open_clip(tmp_path)
 
 
-def test_play_lists_open_no_other_file(make_clip: MakeClip, save: Save) -> None:
+def test_play_lists_open_no_other_file(save: Save, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Names in a list without a name of its own are looked for where the program runs.
+    monkeypatch.chdir(tmp_path)
     save("other.ts", encoded(counted(8), "mpegts"))
     hls = "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:3,\nother.ts\n#EXT-X-ENDLIST\n"
     for name, text in (("list.m3u8", hls), ("list.ffconcat", "ffconcat version 1.0\nfile other.ts\n")):
@@ -108,6 +110,23 @@ def test_damage_in_the_middle_says_how_much_is_intact(make_clip: MakeClip, save:
     assert torch.equal(all_of(open_clip(path, limit=12)), to_video(read_all(data, size=64)[1])[None, :, :12])
     with pytest.raises(ClipError, match="after 12 intact frames"):
         open_clip(path, limit=13)
+
+
+def test_pictures_that_the_decoder_painted_over_are_refused(make_clip: MakeClip, save: Save) -> None:
+    data = make_clip(render(1, frames=12, size=64).frames)
+    pictures = data.index(b"mdat") + 1000
+    rng = np.random.default_rng(0)
+    refused = 0
+    for _ in range(40):
+        broken = bytearray(data)
+        for place in rng.integers(pictures, pictures + 6000, size=4):
+            broken[place] ^= 0x55
+        try:
+            open_clip(save("broken", bytes(broken)))
+        except ClipError as error:
+            refused += "a frame is damaged" in str(error)
+    # FFmpeg patches most damage up, silently but for its mark on the frame.
+    assert refused > 20
 
 
 def test_a_matroska_file_that_stops_early_is_used_and_said(make_clip: MakeClip, save: Save) -> None:

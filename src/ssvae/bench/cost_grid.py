@@ -1,0 +1,101 @@
+"""The training stages of a grid, each once, from the command line alone: no data and no weights are read."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ssvae.config.compose import Cell, resolve
+from ssvae.config.problem import InputError, Problem
+from ssvae.config.tree import Config, VaeStageConfig
+from ssvae.core.identity import fingerprint
+from ssvae.stages.plan import COMPUTED, plain, plan_cell
+
+TRAINED = ("base", "pretrain", "decoder_finetune", "probe")
+"""Stages with a training loop, in the order in which they run."""
+
+_SOME_FILE = "'" + str(Path(__file__).resolve()).replace("'", r"\'") + "'"
+_STAND_INS = {
+    "data.path": "'{to be given}'",  # braces: judged when the data is opened
+    "data.image_path": "'{to be given}'",
+    "lpips.vgg": _SOME_FILE,
+    "lpips.heads": _SOME_FILE,
+    "init": "null",
+}
+"""By the last part of a key: what an estimate puts in place of a path that is missing or lies on another machine."""
+
+
+@dataclass(frozen=True)
+class GridStage:
+    """A stage of one or more cells. cfg: of the first of them; cells: places of all of them in the grid."""
+
+    name: str
+    cfg: Config
+    cells: tuple[int, ...]
+
+
+def resolve_without_paths(overrides: Sequence[str]) -> tuple[tuple[Cell, ...], tuple[str, ...]]:
+    """The cells of a command line, and the keys of the paths that were not there.
+
+    Paths of data and of weights change no cost, so they need not be given. Raises InputError with all other problems.
+    """
+    stand_ins: dict[str, str] = {}
+    while True:
+        try:
+            return resolve((*overrides, *(f"{key}={value}" for key, value in stand_ins.items()))), tuple(stand_ins)
+        except InputError as error:
+            found = _absent_paths([problem for problem, _ in error.problems])
+            new = {key: value for key, value in found.items() if key not in stand_ins}
+            if not new:
+                raise
+            stand_ins.update(new)
+
+
+def _absent_paths(problems: Sequence[Problem]) -> dict[str, str]:
+    """Keys of paths, and what stands in for each; not those that have a second problem, or one in each of two cells."""
+    keys = [problem.key for problem in problems]
+    alone = [key for key in keys if keys.count(key) == 1]
+    return {
+        key: value for key in alone for last, value in _STAND_INS.items() if key == last or key.endswith(f".{last}")
+    }
+
+
+def grid_stages(cells: Sequence[Config]) -> list[GridStage]:
+    """The stages with a training loop that these cells compute, shared ones once, in the order in which they run.
+
+    Stages are shared as the runs themselves would share them; a data set counts as its path.
+    """
+    users: dict[tuple[str, str], list[int]] = {}
+    for place, cfg in enumerate(cells):
+        for name, key in _keys(cfg).items():
+            users.setdefault((name, key), []).append(place)
+    order = sorted(users, key=lambda stage: TRAINED.index(stage[0]))
+    return [GridStage(name, cells[users[name, key][0]], tuple(users[name, key])) for name, key in order]
+
+
+def _keys(cfg: Config) -> dict[str, str]:
+    """Key of each stage that is computed: its identity where no file is read, with the names of the files."""
+    unread = copy.deepcopy(cfg)
+    names: dict[str, list[Any]] = {}
+    for stage in TRAINED[:-1]:
+        node = getattr(unread.stages, stage)
+        names[stage] = [] if node is None else _take_files(node)
+    plans = plan_cell(unread, Path(), lambda data: fingerprint(plain(data)))
+    keys: dict[str, str] = {}
+    for name, plan in plans.items():
+        keys[name] = fingerprint([plan.id, names.get(name, []), *(keys[parent] for parent in plan.parents)])
+    computed = [name for name in TRAINED if name in COMPUTED[cfg.stage] and name in plans]
+    return {name: keys[name] for name in computed}
+
+
+def _take_files(stage: VaeStageConfig) -> list[Any]:
+    """The names of the weight files of ``stage``, which has none of them afterwards."""
+    lpips, vf = stage.objective.lpips, stage.reg.terms.vf
+    found = [stage.init, lpips.vgg, lpips.heads, None if vf is None else vf.model]
+    stage.init = lpips.vgg = lpips.heads = None
+    if vf is not None:
+        vf.model = None
+    return found
