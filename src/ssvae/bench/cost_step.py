@@ -9,21 +9,20 @@ Dimension legend
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from ssvae.bench.cost_dinov2 import Called, unloaded_dinov2
 from ssvae.bench.cost_meter import Count, count, drop_gradients
 from ssvae.build import build_adversary, build_dit, build_flow, build_regularizers, build_vae
 from ssvae.config.objective import ObjectiveConfig
 from ssvae.config.probe import Condition, ProbeConfig
-from ssvae.config.reg import TermsConfig, TrainedStage, VFConfig, WeightConfig, terms_in
+from ssvae.config.reg import TermsConfig, TrainedStage, terms_in
 from ssvae.config.train import Precision
 from ssvae.config.tree import VaeStageConfig
 from ssvae.config.vae import VaeConfig
@@ -35,16 +34,6 @@ from ssvae.objective.vae_step import StepInputs, reconstruct, vae_step
 from ssvae.objective.weighting import Weight
 from ssvae.regularizers.base import Regularizer
 from ssvae.regularizers.vf import VisionFoundation
-
-DINOV2: dict[str, dict[str, Any]] = {
-    "small": {"hidden_size": 384, "num_hidden_layers": 12, "num_attention_heads": 6},
-    "base": {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12},
-    "large": {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16},
-    "giant": {"hidden_size": 1536, "num_hidden_layers": 40, "num_attention_heads": 24, "use_swiglu_ffn": True},
-}
-"""The published sizes, all with patches of 14 pixels."""
-UNKNOWN_DINOV2 = "large"
-"""Taken for a model that is neither a folder on this machine nor a published name."""
 
 
 class VaeUpdate:
@@ -62,7 +51,7 @@ class VaeUpdate:
         with self._mode:
             self._vae = build_vae(vae)
             terms = terms_in(stage.reg.terms, kind)
-            features = _features(terms.vf) if terms.vf is not None else None
+            features = None if terms.vf is None else unloaded_dinov2(str(terms.vf.model), terms.vf.size)
             self._regularizers, self._weights = _regularizers(terms, self._vae, stage, features)
             lpips = LPIPS() if has_lpips(stage.objective) else None
             self._nll = NegativeLogLikelihood(
@@ -150,25 +139,6 @@ def has_lpips(objective: ObjectiveConfig) -> bool:
     return objective.lpips.vgg is not None and objective.lpips.weight > 0
 
 
-def dinov2_size(model: str) -> str | None:
-    """Key of :data:`DINOV2` for a published name such as ``facebook/dinov2-large``; None for any other."""
-    owner, _, size = model.rpartition("dinov2-")
-    return size if owner in ("", "facebook/") and size in DINOV2 else None
-
-
-def _features(vf: VFConfig) -> DinoV2Features:
-    try:
-        from transformers import Dinov2Config, Dinov2Model
-    except ImportError as error:
-        raise ValueError("reg.terms.vf: DINOv2 is counted on transformers, pip install 'ssvae[dino]'") from error
-    assert vf.model is not None, "config/reg_checks.py refuses it"
-    if Path(vf.model).is_dir():
-        config = Dinov2Config.from_pretrained(vf.model, local_files_only=True)
-    else:
-        config = Dinov2Config(**DINOV2[dinov2_size(vf.model) or UNKNOWN_DINOV2], patch_size=14, image_size=518)
-    return DinoV2Features(Dinov2Model(config), vf.size)
-
-
 def _regularizers(
     terms: TermsConfig, vae: VideoVAE, stage: VaeStageConfig, features: DinoV2Features | None
 ) -> tuple[dict[str, Regularizer], dict[str, Weight]]:
@@ -177,21 +147,10 @@ def _regularizers(
     if (vf := terms.vf) is not None:
         assert features is not None
         found["vf"] = VisionFoundation(
-            vae.channels, _Called(features), vae.temporal_ratio, vf.cos_margin, vf.distance_margin
+            vae.channels, Called(features), vae.temporal_ratio, vf.cos_margin, vf.distance_margin
         )
         weights["vf"] = Weight(vf.weight.policy.value, vf.weight.value)
     return found, weights
-
-
-class _Called:
-    """A network as a mere function: nobody tries to move its weights, which shapes-only tensors do not like."""
-
-    def __init__(self, network: DinoV2Features) -> None:
-        self.dim = network.dim
-        self._network = network
-
-    def __call__(self, frames: Tensor, /) -> Tensor:
-        return self._network(frames)
 
 
 def _tensors(network: nn.Module) -> Iterable[Tensor]:

@@ -10,6 +10,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ssvae.cli.clip_window import ClipWindow, add_window_arguments, window_asked_for
+
 if TYPE_CHECKING:
     from ssvae.core.progress import Progress
     from ssvae.core.types import MetricValue
@@ -19,8 +21,6 @@ if TYPE_CHECKING:
     from ssvae.models.vae import VideoVAE
 
 HELP = "spectra, eigenspectrum and reconstruction of any VAE on any clips"
-DEFAULTS: dict[str, Any] = {"frames": 17, "fps": 8.0, "size": [256, 256]}
-"""The published scale, for a VAE that does not say what it was trained on."""
 SSIM_WINDOW = 11
 DOWN_FACTORS = (8, 4, 2, 1)
 """Of the down-and-up baseline: the first that divides the frame."""
@@ -34,10 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--data", metavar="PATH", required=True, help="folder of tars or of video files (commas, {0..9})"
     )
     parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder to write to")
-    trained = "(default: what the VAE was trained on; else "
-    parser.add_argument("--frames", metavar="T", type=int, help=f"frames a window {trained}{DEFAULTS['frames']})")
-    parser.add_argument("--fps", metavar="F", type=float, help=f"frames a second {trained}{DEFAULTS['fps']:g})")
-    parser.add_argument("--size", metavar=("H", "W"), type=int, nargs=2, help=f"pixels {trained}256 256)")
+    add_window_arguments(parser)
     parser.add_argument("--clips", metavar="N", type=int, default=128, help="windows in all (default %(default)s)")
     parser.add_argument("--batch", metavar="B", type=int, default=8, help="windows at once (default %(default)s)")
 
@@ -52,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
 
     window = _window(args)
     vae = load_vae(args.vae)
-    vae.latent_grid(window["frames"], *window["size"])
+    vae.latent_grid(window.frames, *window.size)
     index = open_clips(args.data)
     rejects = RejectLog(limit=1.0)  # the answer says how many clips it rests on, and which were left out
     console = make_console()
@@ -64,7 +61,9 @@ def run(args: argparse.Namespace) -> int:
         "data": str(args.data),
         "data_fingerprint": index.fingerprint,
         "split": "all clips of the data",
-        **window,
+        "frames": window.frames,
+        "fps": window.fps,
+        "size": list(window.size),
         "clips": args.clips,
         "rejected": rejects.counts(),
     }
@@ -79,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
 def measure(
     vae: VideoVAE,
     index: ShardIndex,
-    window: dict[str, Any],
+    window: ClipWindow,
     clips: int,
     batch: int,
     rejects: RejectLog,
@@ -87,7 +86,7 @@ def measure(
 ) -> tuple[list[MetricValue], dict[str, Any]]:
     """Metrics and curves of up to ``clips`` fixed windows of all clips of ``index``.
 
-    window: {"frames", "fps", "size": [H, W]}. Raises ValueError when no clip can be used, and for latents that
+    Raises ValueError when no clip can be used, and for latents that
     no statistic exists of. rejects: counts the clips that are left out.
     """
     import torch
@@ -97,13 +96,13 @@ def measure(
     from ssvae.metrics.latents import LatentStatistics
     from ssvae.metrics.recon import ReconstructionStatistics
 
-    height, width = window["size"]
-    latents = LatentStatistics(vae.channels, vae.latent_grid(window["frames"], height, width))
+    height, width = window.size
+    latents = LatentStatistics(vae.channels, vae.latent_grid(window.frames, height, width))
     down = next(factor for factor in DOWN_FACTORS if height % factor == 0 and width % factor == 0)
     reconstruction = ReconstructionStatistics(down)
     keys = index.keys("video")
     found = evaluation_clips(
-        index, keys, frames=window["frames"], fps=window["fps"], size=(height, width), count=clips, rejects=rejects
+        index, keys, frames=window.frames, fps=window.fps, size=(height, width), count=clips, rejects=rejects
     )
     progress.start("measure", clips)
     means: list[Tensor] = []
@@ -144,32 +143,16 @@ def _check_out(out: Path) -> None:
         )
 
 
-def _window(args: argparse.Namespace) -> dict[str, Any]:
-    """The window that was asked for, filled up with what the VAE was trained on."""
-    trained = _trained_on(Path(args.vae))
-    window = {key: getattr(args, key) if getattr(args, key) is not None else trained[key] for key in DEFAULTS}
-    for name, value in (("frames", window["frames"]), ("clips", args.clips), ("batch", args.batch)):
-        if value < 1:
-            raise ValueError(f"--{name} {value}: must be at least 1")
-    if not window["fps"] > 0:
-        raise ValueError(f"--fps {window['fps']:g}: must be above 0")
-    if min(window["size"]) < SSIM_WINDOW:
-        height, width = window["size"]
+def _window(args: argparse.Namespace) -> ClipWindow:
+    """The window that was asked for, large enough to be measured."""
+    window = window_asked_for(args)
+    for name in ("clips", "batch"):
+        if getattr(args, name) < 1:
+            raise ValueError(f"--{name} {getattr(args, name)}: must be at least 1")
+    if min(window.size) < SSIM_WINDOW:
+        height, width = window.size
         raise ValueError(f"--size {height} {width}: SSIM needs at least {SSIM_WINDOW} pixels a side")
     return window
-
-
-def _trained_on(vae: Path) -> dict[str, Any]:
-    """Window of the stage whose folder ``vae`` is or lies in; :data:`DEFAULTS` for any other VAE."""
-    import yaml
-
-    for folder in (vae, vae.parent):
-        path = folder / "config.yaml"
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
-        if isinstance(content, dict) and "resolution" in content:
-            trained = content["resolution"]
-            return {"frames": trained["frames"], "fps": trained["fps"], "size": [trained["height"], trained["width"]]}
-    return DEFAULTS
 
 
 def _curves(report: LatentReport, frames: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import tempfile
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -148,31 +147,13 @@ def _differing(files: Mapping[str, Path], target: Path) -> list[str]:
 def _place(files: Mapping[str, Path], manifest: dict[str, Any], target: Path) -> None:
     """Build the folder beside its place and rename it there, so that no half of it is ever seen."""
     from ssvae.core.files import write_json
+    from ssvae.core.folders import whole_folder
 
-    target.parent.mkdir(parents=True, exist_ok=True)
-    building = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    try:
-        content = building / "new"
-        content.mkdir()
+    with whole_folder(target) as content:
         for name, path in files.items():
             (content / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, content / name)
         write_json(content / MANIFEST, manifest)
-        _swap(content, target, building / "old")
-    finally:
-        shutil.rmtree(building)
-
-
-def _swap(content: Path, target: Path, old: Path) -> None:
-    """Put ``content`` in the place of ``target``, which goes to ``old``, or comes back if that fails."""
-    if target.exists():
-        target.rename(old)
-    try:
-        content.rename(target)
-    except OSError:
-        if old.exists():
-            old.rename(target)
-        raise
 
 
 def _iso(seconds: float) -> str:

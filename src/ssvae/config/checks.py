@@ -14,7 +14,7 @@ from ssvae.config.probe import ProbeConfig
 from ssvae.config.problem import Problem
 from ssvae.config.ranges import out_of_range
 from ssvae.config.reg import TrainedStage
-from ssvae.config.reg_checks import Grid, tiles, triple, window_problems
+from ssvae.config.reg_checks import Grid, smallest_pair, tiles, triple, window_problems
 from ssvae.config.reg_checks import check as regularizer_problems
 from ssvae.config.resolution import ResolutionConfig
 from ssvae.config.run import StageName
@@ -44,7 +44,7 @@ def check(cfg: Config) -> list[Problem]:
         found += [grid] if isinstance(grid, Problem) else []
         shape = None if isinstance(grid, Problem) else grid
         if "train" in key:
-            found += [*_train(key["train"], groups.train), *_objective(key["objective"], groups.objective)]
+            found += [*_train(key["train"], groups.train), *_objective(key["objective"], groups.objective, clip)]
             kind = TrainedStage.decoder_finetune if stage.name == "decoder_finetune" else TrainedStage.pretrain
             found += regularizer_problems(key["reg"], groups, kind, cfg.vae, shape)
             found += _init(stage.name, groups.init, cfg)
@@ -163,7 +163,7 @@ def _folders(key: str, path: str) -> Iterator[Problem]:
             yield Problem(key, part, "the folder holds no .tar; give one with NNNNNN.tar beside NNNNNN.meta.jsonl")
 
 
-def _objective(key: str, objective: ObjectiveConfig) -> Iterator[Problem]:
+def _objective(key: str, objective: ObjectiveConfig, clip: ResolutionConfig) -> Iterator[Problem]:
     for name, path in (("vgg", objective.lpips.vgg), ("heads", objective.lpips.heads)):
         if path is not None and not Path(path).is_file():
             yield Problem(f"{key}.lpips.{name}", path, "no such file; give the weight file, or null")
@@ -173,6 +173,9 @@ def _objective(key: str, objective: ObjectiveConfig) -> Iterator[Problem]:
     critic = objective.critic
     if critic is None:
         return
+    if min(clip.height, clip.width) < (needed := smallest_pair(objective, critic=True)):
+        remedy = f"clips of {clip.height}x{clip.width} are too small: {needed} pixels a side are needed"
+        yield Problem(f"{key}.critic.levels", str(critic.levels), remedy)
     if len(critic.betas) != 2 or not all(0 <= beta < 1 for beta in critic.betas):
         yield Problem(f"{key}.critic.betas", str(list(critic.betas)), "must be two numbers in [0, 1)")
     if critic.temporal_levels > critic.levels:

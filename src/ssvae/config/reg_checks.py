@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ssvae.config.objective import ObjectiveConfig
 from ssvae.config.problem import Problem
-from ssvae.config.reg import EQConfig, Policy, TermsConfig, TrainedStage, VFConfig, lmr_shape, terms_in
+from ssvae.config.reg import EQConfig, Policy, SEConfig, TermsConfig, TrainedStage, VFConfig, lmr_shape, terms_in
 from ssvae.config.resolution import LmrShape
 from ssvae.config.tree import VaeStageConfig
 from ssvae.config.vae import VaeConfig
@@ -41,13 +42,13 @@ def check(key: str, stage: VaeStageConfig, kind: TrainedStage, vae: VaeConfig, g
     if terms.vf is not None:
         yield from _vf(f"{key}.vf", terms.vf)
     if terms.predictive is not None:
-        yield from _share(f"{key}.predictive.max_drop", terms.predictive.max_drop)
+        yield from _predictive(f"{key}.predictive.max_drop", terms.predictive.max_drop, grid)
     if terms.eq is not None:
-        yield from _eq(f"{key}.eq", terms.eq)
+        yield from _eq(f"{key}.eq", terms.eq, stage, grid)
     if terms.lmr is not None:
         yield from _lmr(f"{key}.lmr", lmr_shape(terms.lmr, stage.resolution), grid)
     if terms.se is not None and grid is not None:
-        yield from _se(key, terms, stage, grid)
+        yield from _se(key, terms.se, stage, grid)
     yield from _combinations(key, terms)
 
 
@@ -87,31 +88,54 @@ def _vf(key: str, vf: VFConfig) -> Iterator[Problem]:
         yield Problem(f"{key}.size", str(vf.size), f"must be a multiple of {DINO_PATCH}, the network's patch")
 
 
-def _eq(key: str, eq: EQConfig) -> Iterator[Problem]:
+def _predictive(key: str, max_drop: float, grid: Grid | None) -> Iterator[Problem]:
+    yield from _share(key, max_drop)
+    if grid is not None and 0 < max_drop <= 1 and int((grid[0] - 1) * max_drop) < 1:
+        yield Problem(key, str(max_drop), f"drops nothing of {grid[0]} latent frames: raise it, or take longer clips")
+
+
+def _eq(key: str, eq: EQConfig, stage: VaeStageConfig, grid: Grid | None) -> Iterator[Problem]:
     yield from _share(f"{key}.probability", eq.probability)
     yield from _share(f"{key}.downscaled", eq.downscaled)
     if len(eq.scales) != 2 or not 1 <= eq.scales[0] <= eq.scales[1] <= 32:
         yield Problem(f"{key}.scales", str(list(eq.scales)), "must be [least, largest], in 32nds, within [1, 32]")
+    elif grid is not None:
+        clip = stage.resolution
+        sides = ((grid[1], clip.height), (grid[2], clip.width))
+        smallest = min(max(1, round(side * eq.scales[0] / 32)) * (pixels // side) for side, pixels in sides)
+        needed = smallest_pair(stage.objective, critic=True)
+        if smallest < needed:
+            remedy = (
+                f"leaves {smallest} pixels, the objective needs {needed}: raise the least scale, or take larger clips"
+            )
+            yield Problem(f"{key}.scales", str(list(eq.scales)), remedy)
     if not eq.rotations or not all(0 <= turns <= 3 for turns in eq.rotations):
         yield Problem(f"{key}.rotations", str(list(eq.rotations)), "must be quarter turns out of 0, 1, 2, 3")
 
 
-def _se(key: str, terms: TermsConfig, stage: VaeStageConfig, grid: Grid) -> Iterator[Problem]:
-    assert terms.se is not None
+def _se(key: str, se: SEConfig, stage: VaeStageConfig, grid: Grid) -> Iterator[Problem]:
     frames, height, width = grid
-    factors, clip = list(terms.se.factors), stage.resolution
+    factors, clip = list(se.factors), stage.resolution
     if not factors or min(factors) < 2:
-        yield Problem(f"{key}.se.factors", str(factors), "must be whole numbers of at least 2")
+        yield Problem(key, str(factors), "must be whole numbers of at least 2")
         return
-    if min(height, width) < min(factors) or (terms.se.axes.value == "space_time" and frames - 1 < min(factors)):
-        yield Problem(f"{key}.se.factors", str(factors), f"none of them leaves a position of the latent grid {grid}")
+    if min(height, width) < min(factors) or (se.axes.value == "space_time" and frames - 1 < min(factors)):
+        yield Problem(key, str(factors), f"none of them leaves a position of the latent grid {grid}")
         return
-    lpips = stage.objective.lpips
-    smallest = min(max(1, side // max(factors)) * (pixels // side) for side, pixels in
-                   ((height, clip.height), (width, clip.width)))  # fmt: skip
-    if lpips.vgg is not None and lpips.weight > 0 and smallest < LPIPS_SMALLEST:
-        remedy = f"leaves {smallest} pixels, LPIPS needs {LPIPS_SMALLEST}: use smaller factors, or larger clips"
-        yield Problem(f"{key}.se.factors", str(factors), remedy)
+    sides = ((height, clip.height), (width, clip.width))
+    smallest = min(max(1, side // max(factors)) * (pixels // side) for side, pixels in sides)
+    needed = smallest_pair(stage.objective, critic=False)  # the critic is kept off this pair
+    if smallest < needed:
+        remedy = f"leaves {smallest} pixels, LPIPS needs {needed}: use smaller factors, or larger clips"
+        yield Problem(key, str(factors), remedy)
+
+
+def smallest_pair(objective: ObjectiveConfig, critic: bool) -> int:
+    """Pixels a side that the objective needs of what it compares: LPIPS pools, the critic strides."""
+    needed = 1 if objective.lpips.vgg is None else LPIPS_SMALLEST
+    if critic and objective.critic is not None:
+        needed = max(needed, 3 * 2**objective.critic.levels)
+    return needed
 
 
 def _lmr(key: str, lmr: LmrShape, grid: Grid | None) -> Iterator[Problem]:

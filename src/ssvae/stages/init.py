@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
 from pathlib import Path
 
 import torch
 
 from ssvae.build import build_vae
+from ssvae.config.reg import TrainedStage, terms_in
 from ssvae.config.tree import Config
+from ssvae.config.vae import VaeConfig
 from ssvae.core.identity import file_sha256, fingerprint
+from ssvae.models.dinov2 import load_dinov2
 from ssvae.models.load import load_vae
+from ssvae.models.lpips import load_lpips
 from ssvae.models.vae import VideoVAE
 from ssvae.models.weights import CONFIG_FILE, WEIGHTS_FILE
+
+_TRAINING = {
+    "base": TrainedStage.pretrain,
+    "pretrain": TrainedStage.pretrain,
+    "decoder_finetune": TrainedStage.decoder_finetune,
+}
 
 
 @lru_cache(maxsize=32)
@@ -51,18 +61,34 @@ def load_init(key: str, init: str, like: VideoVAE) -> VideoVAE:
     return loaded
 
 
-def init_problems(cells: Sequence[Config]) -> list[str]:
-    """What keeps cells from starting from the weights that they name; each problem once."""
-    problems: dict[str, None] = {}
+def foreign_problems(cells: Sequence[Config]) -> list[str]:
+    """What is wrong with the weights from outside that cells name: to start from, of LPIPS, of DINOv2; each once."""
+    checks: dict[tuple[object, ...], Callable[[], object]] = {}
     for cfg in cells:
-        for name in ("base", "pretrain"):
+        for name, kind in _TRAINING.items():
             stage = getattr(cfg.stages, name)
-            if stage is None or stage.init is None:
+            if stage is None:
                 continue
-            with torch.device("meta"):
-                like = build_vae(cfg.vae)
-            try:
-                load_init(f"stages.{name}.init", stage.init, like)
-            except ValueError as error:
-                problems[str(error)] = None
-    return list(problems)
+            if stage.init is not None:
+                checks[name, stage.init, repr(cfg.vae)] = partial(_fits, f"stages.{name}.init", stage.init, cfg.vae)
+            lpips = stage.objective.lpips
+            if lpips.vgg is not None:
+                checks["lpips", lpips.vgg, lpips.heads] = partial(load_lpips, lpips.vgg, lpips.heads)
+            vf = terms_in(stage.reg.terms, kind).vf
+            if vf is not None and vf.model is not None:
+                checks["vf", vf.model, vf.size] = partial(load_dinov2, vf.model, size=vf.size)
+    return list(dict.fromkeys(problem for check in checks.values() if (problem := _problem(check)) is not None))
+
+
+def _fits(key: str, init: str, vae: VaeConfig) -> None:
+    with torch.device("meta"):
+        like = build_vae(vae)
+    load_init(key, init, like)
+
+
+def _problem(check: Callable[[], object]) -> str | None:
+    try:
+        check()
+    except ValueError as error:
+        return str(error)
+    return None

@@ -17,7 +17,7 @@ from ssvae.core.files import read_json
 from ssvae.core.identity import git_state
 from ssvae.core.paths import PROJECT, project_root
 from ssvae.core.progress import Progress
-from ssvae.stages.init import init_problems
+from ssvae.stages.init import foreign_problems
 from ssvae.stages.plan import COMPUTED, cell_id, plan_cell
 from ssvae.stages.source import Source, open_source, synthetic_folder
 from ssvae.sweep import publish
@@ -60,7 +60,7 @@ def run_grid(cells: Sequence[Cell], overrides: Sequence[str]) -> int:
         if unmade := _unmade(cells, root):
             print_problems(unmade)
             return 2
-        if unusable := _unusable(cells, sources) or init_problems([cell.cfg for cell in cells]):
+        if unusable := _unusable(cells, sources) or foreign_problems([cell.cfg for cell in cells]):
             print_problems(unusable)
             return 2
         every = _plan(cells, root, sources)

@@ -11,20 +11,23 @@ import torch
 from ssvae.models.critic import PatchCritic, official_to_ours, smallest_size
 
 GOLDEN = Path(__file__).parents[2] / "golden"
-"""official_critic.npz: ``loss.discriminator.*`` of a narrow official checkpoint (zai-org/SSVAE at 0b141f7, random
-weights), the clips and its logits in evaluation mode."""
+"""Files and their source: tests/golden/README.md."""
 
 
 @pytest.fixture(scope="module")
 def golden() -> dict[str, torch.Tensor]:
-    with np.load(GOLDEN / "official_critic.npz") as file:
-        return {name: torch.from_numpy(file[name]) for name in file.files}
+    found: dict[str, torch.Tensor] = {}
+    for name in ("official_critic.npz", "official_tiny_io_video.npz"):
+        with np.load(GOLDEN / name) as file:
+            found.update({key: torch.from_numpy(file[key]) for key in file.files})
+    return found
 
 
 @pytest.fixture(scope="module")
-def official(golden: dict[str, torch.Tensor]) -> PatchCritic:
+def official() -> PatchCritic:
     critic = PatchCritic(width=4)
-    weights = {official_to_ours(name): value for name, value in golden.items() if name.startswith("loss.")}
+    state = torch.load(GOLDEN / "official_tiny.ckpt", weights_only=True)["state_dict"]
+    weights = {official_to_ours(name): value for name, value in state.items() if name.startswith("loss.disc")}
     critic.load_state_dict(weights, strict=True)
     return critic.eval()
 

@@ -102,7 +102,7 @@ def test_few_pieces_are_in_memory_however_long_the_clip_is() -> None:
     for video, _ in reconstruct(vae, made()):
         frames += video.shape[2]
     assert frames == 120
-    assert most <= 4
+    assert most <= 3
 
 
 def test_no_pieces_give_nothing_and_pieces_of_two_sizes_are_refused() -> None:
