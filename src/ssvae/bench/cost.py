@@ -1,11 +1,11 @@
 """What a grid of runs would cost: parameters, memory, arithmetic and device-hours, before anything is launched.
 
-A step's arithmetic is counted on the step itself (bench/cost_step.py), not taken from a formula: convolutions and
-matrix products, forward and backward, of the generator's and of the critic's update, with the extra passes of adaptive
-weights, frozen networks and recomputed activations. Hours are that over an assumed share of the device's peak.
+An update's arithmetic is counted on the update itself (bench/cost_step.py), not taken from a formula: convolutions and
+matrix products, forward and backward, of generator and critic, with the extra passes of adaptive weights, frozen
+networks and recomputed activations. Hours are that over an assumed share of the device's peak.
 
-The decoder computes an upsampling and the convolution behind it as one transposed convolution with merged kernels. So
-the full-width decoder takes 7.9 TFLOP for 17 x 256 x 256 where repeating pixels first takes 8.8; the encoder takes 5.5.
+The decoder computes an upsampling and the convolution behind it as one transposed convolution with merged kernels: at
+full width 7.9 TFLOP for 17 x 256 x 256, where repeating pixels first takes 8.8. The encoder takes 5.5.
 """
 
 from __future__ import annotations
@@ -13,42 +13,33 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
+from ssvae.bench.cost_dinov2 import OTHERWISE, published_size
+from ssvae.bench.cost_grid import GridStage, grid_stages
+from ssvae.bench.cost_stage import DRAWS, SHAPES_VARY, StageCost, cost_key, has_images, load_of, stage_cost
 from ssvae.config.train import Precision
 from ssvae.config.tree import Config
+from ssvae.core.progress import Progress
 
 SCHEMA = "ssvae-cost/1"
-SHAPES_VARY = ("predictive", "eq", "se")
-"""Regularisers that draw a size each step."""
-DRAWS = 4
-"""Steps that are averaged over where one of those is present."""
-FLOAT = 4
-"""Bytes of a weight, of its gradient and of each of Adam's two averages: weights stay float32."""
-
-
-@dataclass(frozen=True)
-class Device:
-    """title: for the table. peaks: TFLOP/s of dense products by precision, as the maker states them; None: unknown."""
-
-    title: str
-    peaks: dict[Precision, float] | None
-
-
-DEVICES = {
-    "h100": Device("H100 SXM", {Precision.bf16: 989.0, Precision.fp32: 494.5}),
-    "h200": Device("H200 SXM", {Precision.bf16: 989.0, Precision.fp32: 494.5}),
-    "a100": Device("A100", {Precision.bf16: 312.0, Precision.fp32: 156.0}),
-    "cpu": Device("CPU", None),
+DEVICES: dict[str, dict[str, float] | None] = {
+    "h100": {"bf16": 989.0, "fp32": 494.5},
+    "h200": {"bf16": 989.0, "fp32": 494.5},
+    "a100": {"bf16": 312.0, "fp32": 156.0},
+    "cpu": None,
 }
-"""float32 stands for TF32. What a CPU reaches is anybody's guess, so its hours need ``--tflops``."""
+"""Peak TFLOP/s of dense products, as the maker states it (SXM modules), by precision; float32 runs as TF32. What a CPU
+reaches depends on the CPU: None, so its hours need a peak of the user's."""
 
 
 @dataclass(frozen=True)
 class Assumed:
-    """device: key of :data:`DEVICES`. tflops: peak in its place. utilization: share of the peak, in (0, 1].
+    """device: key of :data:`DEVICES`. utilization: share of the peak, in (0, 1]. tflops: peak in place of the device's.
 
-    ranks: devices that share a stage's batch; None: one a clip on accelerators, one in all on a CPU.
+    ranks: devices that share a batch; None: as many as get one clip each, or one where the device is a CPU.
+    Raises ValueError, in terms of the command line, for values out of range.
     """
 
     device: str
@@ -60,90 +51,123 @@ class Assumed:
         if not 0 < self.utilization <= 1:
             raise ValueError(f"--utilization {self.utilization:g}: is a share of the peak, in (0, 1]")
         if self.tflops is not None and not 0 < self.tflops < math.inf:
-            raise ValueError(f"--tflops {self.tflops:g}: must be above 0")
+            raise ValueError(f"--tflops {self.tflops:g}: must be a number above 0")
         if self.ranks is not None and self.ranks < 1:
             raise ValueError(f"--ranks {self.ranks}: must be at least 1")
 
-    def hours(self, flops: float, precision: Precision) -> float | None:
-        """Device-hours, or None where the device's peak is not known."""
-        peaks = DEVICES[self.device].peaks
-        peak = self.tflops if self.tflops is not None else None if peaks is None else peaks[precision]
-        return None if peak is None else flops / (peak * 1e12 * self.utilization) / 3600
+    def hours(self, cost: StageCost) -> float | None:
+        """Device-hours of a stage, or None where the device's peak is not known."""
+        peaks = DEVICES[self.device]
+        peak = self.tflops if self.tflops is not None else None if peaks is None else peaks[cost.precision]
+        return None if peak is None else cost.flops / (peak * 1e12 * self.utilization) / 3600
 
 
 @dataclass(frozen=True)
-class Load:
-    """What one update works on, over all devices. images: of a step that draws images; share: how often one does."""
+class Row:
+    """A stage with its numbers. hours: device-hours, None where the device's peak is not known."""
 
-    ranks: int
-    clips: int
-    images: int
-    share: float
-
-
-@dataclass(frozen=True)
-class StageCost:
-    """One stage. cells: how many share it. flops: of all its updates on all devices; flops_step: of the mean update,
-    flops_clip: of a late one on clips. In bytes and a device: ``kept``, activations of its clips when all are kept;
-    ``recomputed``, with gradient checkpointing; ``activations``, as configured, of clips or images, whichever is more;
-    ``state``, weights, gradients, Adam's averages and EMA."""
-
-    name: str
-    reg: str
-    channels: int
-    seed: int
-    cells: int
-    clip: tuple[int, int, int]
-    precision: str
-    parameters: dict[str, int]
-    trained: int
-    load: Load
-    steps: int
-    flops: float
-    flops_step: float
-    flops_clip: float
-    kept: int
-    recomputed: int | None
-    checkpointing: bool
-    activations: int
-    state: int
+    stage: GridStage
+    cost: StageCost
     hours: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON-ready dictionary."""
+        cfg = self.stage.cfg
+        which = {"stage": self.stage.name, "regs": list(self.stage.regs), "channels": cfg.vae.channels}
+        more = {"memory": self.cost.memory, "device_hours": self.hours}
+        return {**which, "seed": cfg.seed, "cells": len(self.stage.cells), **asdict(self.cost), **more}
 
 
 @dataclass(frozen=True)
 class GridCost:
-    """stages: each once, in the order in which they run. notes: what was assumed, a sentence each."""
+    """cells: how many. rows: every stage once, in the order in which they run. notes: what was assumed."""
 
     cells: int
     assumed: Assumed
-    stages: list[StageCost]
+    rows: list[Row]
     notes: list[str]
 
     @property
     def flops(self) -> float:
-        return sum(stage.flops for stage in self.stages)
+        return math.fsum(row.cost.flops for row in self.rows)
 
     @property
     def hours(self) -> float | None:
-        """Of all stages; None where the device's peak is not known."""
-        hours = [stage.hours for stage in self.stages if stage.hours is not None]
-        return sum(hours) if len(hours) == len(self.stages) else None
+        """Device-hours of all stages, or None where the device's peak is not known."""
+        known = [row.hours for row in self.rows if row.hours is not None]
+        return math.fsum(known) if len(known) == len(self.rows) else None
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON-ready dictionary."""
+        """Plain JSON-ready dictionary; sizes in bytes, arithmetic in FLOP."""
         return {
             "schema": SCHEMA,
             "estimate": True,
+            "assumed": {**asdict(self.assumed), "peaks_tflops": DEVICES[self.assumed.device]},
             "cells": self.cells,
-            "assumed": asdict(self.assumed),
-            "stages": [asdict(stage) for stage in self.stages],
+            "stages": [row.to_json() for row in self.rows],
             "total": {"flops": self.flops, "device_hours": self.hours},
             "notes": self.notes,
         }
 
 
+def grid_cost(cells: Sequence[Config], assumed: Assumed, absent: Sequence[str], progress: Progress) -> GridCost:
+    """What the cells that were resolved without the paths ``absent`` cost.
+
+    Raises ValueError when ``assumed.ranks`` does not divide a batch, before anything is counted, and when a package
+    that a regulariser's network needs is missing.
+    """
+    stages = grid_stages(cells)
+    loads = [load_of(stage, assumed.ranks, one_clip=assumed.device != "cpu") for stage in stages]
+    known: dict[str, StageCost] = {}
+    rows = []
+    progress.start("count", len(stages))
+    for done, (stage, load) in enumerate(zip(stages, loads, strict=True), 1):
+        key = cost_key(stage, load)
+        if key not in known:
+            known[key] = stage_cost(stage, load)
+        rows.append(Row(stage, known[key], assumed.hours(known[key])))
+        progress.advance(done, stage.name)
+    return GridCost(len(cells), assumed, rows, notes(rows, assumed, absent))
+
+
 def default_device(cells: Sequence[Config]) -> str:
     """``h100`` for a grid that trains a VAE in bfloat16, ``cpu`` for any other."""
-    trained = [getattr(cfg.stages, name) for cfg in cells for name in ("base", "pretrain", "decoder_finetune")]
-    half = any(stage is not None and stage.train.precision is Precision.bf16 for stage in trained)
+    stages = [getattr(cfg.stages, name) for cfg in cells for name in ("base", "pretrain", "decoder_finetune")]
+    half = any(stage is not None and stage.train.precision is Precision.bf16 for stage in stages)
     return "h100" if half else "cpu"
+
+
+def notes(rows: Sequence[Row], assumed: Assumed, absent: Sequence[str]) -> list[str]:
+    """What the numbers rest on, a sentence or two each."""
+    nodes = [getattr(row.stage.cfg.stages, row.stage.name) for row in rows if row.stage.name != "probe"]
+    found = [
+        _on_hours(assumed),
+        "FLOP: convolutions and matrix products of whole updates, an addition and a multiplication each. Not counted: "
+        "norms, activations, optimiser, reading data, talking between devices.",
+        "Stages: training alone. Not counted: latent statistics and caches, measuring, sampling, scoring.",
+        "Memory: what is alive at an update's peak, beside float32 weights, gradients and Adam. With bf16 everything else "
+        "is bfloat16. Not counted: workspaces of kernels, fragmentation, the CUDA context.",
+        "Adaptive weights: every term pulls in every update; a hinge that is satisfied costs less.",
+    ]
+    if absent:
+        found.append(f"Not given or not on this machine, and not needed here: {', '.join(absent)}.")
+    if any("LPIPS" in row.cost.parameters for row in rows):
+        found.append("LPIPS is counted, for objective.lpips.vgg is not null.")
+    elif nodes:
+        found.append("LPIPS is not counted, for objective.lpips.vgg is null or its weight is 0.")
+    if any(has_images(node.data) for node in nodes):
+        found.append("Images are counted as data.image_weight and data.image_batch say; a run needs data.image_path.")
+    if any(getattr(node.reg.terms, name) is not None for node in nodes for name in SHAPES_VARY):
+        found.append(f"Regularisers that draw a size: mean of {DRAWS} updates, peak of the largest.")
+    models = {node.reg.terms.vf.model for node in nodes if node.reg.terms.vf is not None}
+    unknown = sorted(model for model in models if published_size(model) is None and not Path(model).is_dir())
+    return found + [f"DINOv2 {model}: is not here, counted as dinov2-{OTHERWISE}." for model in unknown]
+
+
+def _on_hours(assumed: Assumed) -> str:
+    if DEVICES[assumed.device] is None and assumed.tflops is None:
+        return "An estimate without hours: a CPU's peak is not known. --tflops gives it, --device names an accelerator."
+    peaks = DEVICES[assumed.device] or {}
+    peak = " / ".join(f"{value:g} ({name})" for name, value in peaks.items())
+    peak = f"{assumed.tflops:g}, given" if assumed.tflops is not None else f"{peak} of an {assumed.device.upper()}"
+    return f"An estimate, nothing was measured: hours = FLOP / (peak x {assumed.utilization:g}), peak TFLOP/s {peak}."

@@ -1,4 +1,4 @@
-"""DINOv2 by its size, for counting: the real network's layers, no weights."""
+"""DINOv2 by its size, for counting: the real network, without weights."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from ssvae.models.dinov2 import DinoV2Features
 
@@ -28,7 +27,7 @@ def published_size(model: str) -> str | None:
 
 
 def unloaded_dinov2(model: str, size: int) -> DinoV2Features:
-    """The network that ``model`` names, with fresh parameters of the mode that is active (see bench/cost_meter.py).
+    """The network that ``model`` names, on the device ``meta``; size: pixels a side that it receives.
 
     Raises ValueError when the package transformers, whose network it is, is missing.
     """
@@ -40,22 +39,5 @@ def unloaded_dinov2(model: str, size: int) -> DinoV2Features:
         config = Dinov2Config.from_pretrained(model, local_files_only=True)
     else:
         config = Dinov2Config(patch_size=14, image_size=518, **SIZES[published_size(model) or OTHERWISE])
-    # On this device transformers leaves out its initialisation, which looks at values.
     with torch.device("meta"):
-        network = Dinov2Model(config)
-    for module in network.modules():
-        for name, parameter in list(module.named_parameters(recurse=False)):
-            setattr(module, name, nn.Parameter(torch.empty(parameter.shape)))
-    return DinoV2Features(network, size)
-
-
-class Called:
-    """A network as a mere function, which nobody moves to a device: parameters without memory cannot be."""
-
-    def __init__(self, network: DinoV2Features) -> None:
-        self.dim = network.dim
-        self._network = network
-
-    def __call__(self, frames: Tensor, /) -> Tensor:
-        features: Tensor = self._network(frames)
-        return features
+        return DinoV2Features(Dinov2Model(config), size)

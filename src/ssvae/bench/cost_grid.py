@@ -18,9 +18,11 @@ TRAINED = ("base", "pretrain", "decoder_finetune", "probe")
 """Stages with a training loop, in the order in which they run."""
 
 _SOME_FILE = "'" + str(Path(__file__).resolve()).replace("'", r"\'") + "'"
+TO_BE_GIVEN = "{to be given}"
+"""Stands in for ``data.path`` = null. Braces: what they name is judged when the data is opened."""
 _STAND_INS = {
-    "data.path": "'{to be given}'",  # braces: judged when the data is opened
-    "data.image_path": "'{to be given}'",
+    "data.path": "'{somewhere else}'",
+    "data.image_path": "'{somewhere else}'",
     "lpips.vgg": _SOME_FILE,
     "lpips.heads": _SOME_FILE,
     "init": "null",
@@ -30,11 +32,13 @@ _STAND_INS = {
 
 @dataclass(frozen=True)
 class GridStage:
-    """A stage of one or more cells. cfg: of the first of them; cells: places of all of them in the grid."""
+    """A stage of one or more cells. cfg: of the first of them; cells: places of all of them in the grid; regs: names
+    of what acts on the VAE there."""
 
     name: str
     cfg: Config
     cells: tuple[int, ...]
+    regs: tuple[str, ...]
 
 
 def resolve_without_paths(overrides: Sequence[str]) -> tuple[tuple[Cell, ...], tuple[str, ...]]:
@@ -57,10 +61,13 @@ def resolve_without_paths(overrides: Sequence[str]) -> tuple[tuple[Cell, ...], t
 def _absent_paths(problems: Sequence[Problem]) -> dict[str, str]:
     """Keys of paths, and what stands in for each; not those that have a second problem, or one in each of two cells."""
     keys = [problem.key for problem in problems]
-    alone = [key for key in keys if keys.count(key) == 1]
-    return {
-        key: value for key in alone for last, value in _STAND_INS.items() if key == last or key.endswith(f".{last}")
-    }
+    found: dict[str, str] = {}
+    for problem in problems:
+        for last, value in _STAND_INS.items():
+            if keys.count(problem.key) == 1 and f".{problem.key}".endswith(f".{last}"):
+                missing = last == "data.path" and problem.value == "null"
+                found[problem.key] = f"'{TO_BE_GIVEN}'" if missing else value
+    return found
 
 
 def grid_stages(cells: Sequence[Config]) -> list[GridStage]:
@@ -73,7 +80,17 @@ def grid_stages(cells: Sequence[Config]) -> list[GridStage]:
         for name, key in _keys(cfg).items():
             users.setdefault((name, key), []).append(place)
     order = sorted(users, key=lambda stage: TRAINED.index(stage[0]))
-    return [GridStage(name, cells[users[name, key][0]], tuple(users[name, key])) for name, key in order]
+    found = []
+    for name, key in order:
+        places = users[name, key]
+        regs = dict.fromkeys(_reg_name(name, cells[place]) for place in places)
+        found.append(GridStage(name, cells[places[0]], tuple(places), tuple(regs)))
+    return found
+
+
+def _reg_name(stage: str, cfg: Config) -> str:
+    node = cfg.stages.pretrain if stage == "probe" else getattr(cfg.stages, stage)
+    return str(node.reg.name)
 
 
 def _keys(cfg: Config) -> dict[str, str]:

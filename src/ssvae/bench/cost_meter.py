@@ -1,4 +1,5 @@
-"""Count what code computes and holds in memory without computing it: on tensors that have a shape and nothing else.
+"""Count what code computes and holds in memory without computing it: on tensors of the device ``meta``, which have a
+shape and nothing else.
 
 Counted are convolutions and matrix products, a multiplication and an addition each; what lies between them (norms,
 activations, sums) takes memory time rather than arithmetic. Operators are seen as they reach the device, so a custom
@@ -10,27 +11,24 @@ from __future__ import annotations
 import math
 import weakref
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 aten = torch.ops.aten
 _READ = aten._local_scalar_dense.default
-_DEVICE = torch.ops.prim.device.default
 _DRAWS = (aten.rand.default, aten.rand.generator, aten.randint.default, aten.randint.generator)
 _PRIMES = (2, 3, 5, 7, 11, 13)
 
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """flops: of products. peak: the most bytes that were alive at once of what was made; frozen inputs do not count."""
+    """flops: of products. peak: the most bytes that were alive at once of what was made in between."""
 
     flops: float
     peak: int
@@ -39,39 +37,38 @@ class Count:
 class Meter(TorchDispatchMode):
     """Counts every operator that runs under it.
 
-    existing: tensors whose memory is accounted for elsewhere, such as weights. draw: where in their ranges scalar
-    random numbers lie, see :func:`quantiles`. A number that code asks of a shape-only tensor is that draw, and 1
-    otherwise: a hinge pulls, everything is finite.
+    device: whose memory counts. existing: tensors whose memory is accounted for elsewhere, such as weights. draw:
+    where in their ranges scalar random numbers lie, see :func:`quantiles`. A number that code reads from a ``meta``
+    tensor is 1: a hinge pulls, everything is finite.
     """
 
-    def __init__(self, existing: Iterable[Tensor] = (), draw: int = 1) -> None:
+    def __init__(self, existing: Iterable[Tensor] = (), draw: int = 1, device: str = "meta") -> None:
         super().__init__()
         self.flops = 0.0
         self.peak = 0
         self._alive = 0
+        # A storage's Python object lives as long as the memory that it stands for.
         self._known = {id(tensor.untyped_storage()) for tensor in existing}
         self._quantiles = quantiles(draw)
+        self._device = device
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is _DEVICE:
-            return func(*args)
-        if func is _READ and isinstance(args[0], FakeTensor):
-            return _number(getattr(args[0], "drawn", 1), args[0].dtype)
+        if func is _READ and args[0].is_meta:
+            return args[0].dtype is torch.bool or 1
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
-        if func in _DRAWS and out.ndim == 0 and isinstance(out, FakeTensor):
+        if func in _DRAWS and out.ndim == 0:
             position = next(self._quantiles)
-            out.drawn = position if out.is_floating_point() else math.floor(position * args[0])
+            out.fill_(position if out.is_floating_point() else math.floor(position * args[0]))
         formula = FORMULAS.get(func._overloadpacket)
         if formula is not None:
             self.flops += formula(*args, **kwargs, out_val=out)
         for leaf in tree_leaves(out):
-            if isinstance(leaf, Tensor):
+            if isinstance(leaf, Tensor) and leaf.device.type == self._device:
                 self._note(leaf.untyped_storage())
         return out
 
     def _note(self, storage: torch.UntypedStorage) -> None:
-        # A storage's Python object lives as long as the memory that it stands for.
         key = id(storage)
         if key in self._known:
             return
@@ -86,27 +83,12 @@ class Meter(TorchDispatchMode):
         self._alive -= size
 
 
-def _number(value: float, dtype: torch.dtype) -> float | int | bool:
-    if dtype is torch.bool:
-        return bool(value)
-    return float(value) if dtype.is_floating_point else int(value)
-
-
-def count(
-    work: Callable[[], Any], *, existing: Iterable[Tensor] = (), draw: int = 1, half: bool = False
-) -> Count:
-    """What ``work`` costs, under bfloat16 autocast with ``half``. Its tensors may be real or of :func:`shapes_only`."""
+def count(work: Callable[[], Any], *, existing: Iterable[Tensor] = (), draw: int = 1) -> Count:
+    """What ``work`` costs on ``meta`` tensors; the rest as in :class:`Meter`."""
     meter = Meter(existing, draw)
-    with meter, torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
+    with meter:
         work()
     return Count(meter.flops, meter.peak)
-
-
-@contextmanager
-def shapes_only(mode: FakeTensorMode) -> Iterator[None]:
-    """Tensors made within have no memory behind them; they belong to ``mode`` and work under it alone."""
-    with mode:
-        yield
 
 
 def drop_gradients(parameters: Iterable[nn.Parameter]) -> None:

@@ -1,6 +1,7 @@
-"""The networks of one training stage without memory behind them, and what one of its updates costs.
+"""The networks of one training stage on the device ``meta``, and what one of its updates costs.
 
-An update is the training loop's own: ``vae_step`` with everything that acts on it, and the critic's share.
+An update is the training loop's own: ``vae_step`` with everything that acts on it, and the critic's share. Where it
+trains in bfloat16, everything it computes on is bfloat16.
 
 Dimension legend
     B batch of one device, 3 colours, T frames, H W pixels       video (B,3,T,H,W); an image has T = 1
@@ -15,15 +16,14 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 
-from ssvae.bench.cost_dinov2 import Called, unloaded_dinov2
+from ssvae.bench.cost_dinov2 import unloaded_dinov2
 from ssvae.bench.cost_meter import Count, count, drop_gradients
 from ssvae.build import build_adversary, build_dit, build_flow, build_regularizers, build_vae
 from ssvae.config.objective import ObjectiveConfig
 from ssvae.config.probe import Condition, ProbeConfig
 from ssvae.config.reg import TermsConfig, TrainedStage, terms_in
-from ssvae.config.train import Precision
+from ssvae.config.train import Precision, TrainConfig
 from ssvae.config.tree import VaeStageConfig
 from ssvae.config.vae import VaeConfig
 from ssvae.models.dinov2 import DinoV2Features
@@ -35,20 +35,21 @@ from ssvae.objective.weighting import Weight
 from ssvae.regularizers.base import Regularizer
 from ssvae.regularizers.vf import VisionFoundation
 
+META = torch.device("meta")
+
 
 class VaeUpdate:
     """One update of a stage that trains a VAE.
 
-    Everything is built as for training, on shapes alone; frozen networks are built, not loaded. lpips: whether the
-    likelihood has LPIPS. parameters: of each network, by name; ``trained``: how many of all these are trained.
-    Raises ValueError where the frozen network of ``vf`` needs a package that is not installed.
+    Everything is built as for training, without memory behind it; frozen networks are built, not loaded. parameters:
+    of each network, by name; trained: how many of them all. Raises ValueError where ``vf`` needs a package that is not
+    installed.
     """
 
     def __init__(self, vae: VaeConfig, stage: VaeStageConfig, kind: TrainedStage) -> None:
-        self._mode = FakeTensorMode()
-        self._half = stage.train.precision is Precision.bf16
+        self._dtype = _dtype(stage.train)
         self._train_encoder = kind is not TrainedStage.decoder_finetune
-        with self._mode:
+        with META:
             self._vae = build_vae(vae)
             terms = terms_in(stage.reg.terms, kind)
             features = None if terms.vf is None else unloaded_dinov2(str(terms.vf.model), terms.vf.size)
@@ -56,7 +57,7 @@ class VaeUpdate:
             lpips = LPIPS() if has_lpips(stage.objective) else None
             self._nll = NegativeLogLikelihood(
                 initial_logscale=stage.objective.initial_logscale,
-                perceptual=None if lpips is None else lpips.forward,
+                perceptual=lpips,
                 perceptual_weight=stage.objective.lpips.weight,
             )
             self._adversary = build_adversary(stage.objective)
@@ -76,15 +77,17 @@ class VaeUpdate:
         every = [parameter for network in self._networks.values() for parameter in network.parameters()]
         self.trained = _size(parameter for parameter in every if parameter.requires_grad)
         drop_gradients(every)
+        for name, network in self._networks.items():
+            if name != "DINOv2":  # frozen and without gradient: it leaves nothing behind
+                network.to(self._dtype)
 
     def count(self, shape: tuple[int, int, int, int], *, critic: bool, checkpointing: bool, draw: int = 1) -> Count:
         """An update on clips of ``shape`` (B,T,H,W). draw: number of the random choices, see bench/cost_meter.py."""
         batch, frames, height, width = shape
         self._vae.set_gradient_checkpointing(checkpointing)
         existing = [tensor for network in self._networks.values() for tensor in _tensors(network)]
-        with self._mode:
-            work = partial(self._update, (batch, 3, frames, height, width), critic)
-            return count(work, existing=[*existing, *_tensors(self._vae)], draw=draw, half=self._half)
+        work = partial(self._update, (batch, 3, frames, height, width), critic)
+        return count(work, existing=[*existing, *_tensors(self._vae)], draw=draw)
 
     def _update(self, size: tuple[int, ...], critic: bool) -> None:
         adversary = self._adversary if critic else None
@@ -105,33 +108,33 @@ class VaeUpdate:
 
     def _inputs(self, size: tuple[int, ...]) -> StepInputs:
         generator = torch.Generator()
-        return StepInputs(torch.empty(size), generator, dict.fromkeys(self._regularizers, generator))
+        video = torch.empty(size, dtype=self._dtype, device=META)
+        return StepInputs(video, generator, dict.fromkeys(self._regularizers, generator))
 
 
 class ProbeUpdate:
     """One update of the diffusion transformer, as :class:`VaeUpdate`. grid: (F,h,w); ``auto`` counts as captions."""
 
     def __init__(self, probe: ProbeConfig, *, channels: int, grid: tuple[int, int, int]) -> None:
-        self._mode = FakeTensorMode()
         self._probe = probe
         self._size = (probe.train.batch, channels, *grid)
         condition = Condition.caption if probe.condition is Condition.auto else probe.condition
-        with self._mode:
+        with META:
             self._dit = build_dit(probe, channels=channels, grid=grid, condition=condition, classes=1)
         self.parameters = {"DiT": _size(self._dit.parameters())}
         self.trained = self.parameters["DiT"]
         drop_gradients(self._dit.parameters())
+        self._dit.to(_dtype(probe.train))
 
     def count(self) -> Count:
         """An update on the whole batch: one device trains the probe."""
-        with self._mode:
-            half = self._probe.train.precision is Precision.bf16
-            return count(self._update, existing=_tensors(self._dit), half=half)
+        return count(self._update, existing=_tensors(self._dit))
 
     def _update(self) -> None:
-        chosen = self._dit.null_conditions(self._size[0])
-        velocity = partial(self._dit, condition=chosen)
-        build_flow(self._probe).loss(velocity, torch.empty(self._size), torch.Generator()).mean().backward()
+        latent = torch.empty(self._size, dtype=_dtype(self._probe.train), device=META)
+        velocity = partial(self._dit, condition=self._dit.null_conditions(len(latent)))
+        loss = build_flow(self._probe).loss(velocity, latent, torch.Generator())
+        loss.mean().backward()
 
 
 def has_lpips(objective: ObjectiveConfig) -> bool:
@@ -146,11 +149,14 @@ def _regularizers(
     found, weights = build_regularizers(replace(terms, vf=None), vae, stage.resolution)
     if (vf := terms.vf) is not None:
         assert features is not None
-        found["vf"] = VisionFoundation(
-            vae.channels, Called(features), vae.temporal_ratio, vf.cos_margin, vf.distance_margin
-        )
+        found["vf"] = VisionFoundation(vae.channels, features, vae.temporal_ratio, vf.cos_margin, vf.distance_margin)
         weights["vf"] = Weight(vf.weight.policy.value, vf.weight.value)
     return found, weights
+
+
+def _dtype(train: TrainConfig) -> torch.dtype:
+    """Of all tensors of an update. Under autocast nearly all are bfloat16, and a device without it needs one dtype."""
+    return torch.bfloat16 if train.precision is Precision.bf16 else torch.float32
 
 
 def _tensors(network: nn.Module) -> Iterable[Tensor]:

@@ -10,12 +10,13 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from ssvae.cli import bench, cell, export, measure, publish, reconstruct, report, status
+from ssvae.cli import bench, cell, cost, export, measure, publish, reconstruct, report, status
 from ssvae.core.paths import prepare_environment
 
 VERBS = {
     "bench": bench,
     "cell": cell,
+    "cost": cost,
     "export": export,
     "measure": measure,
     "publish": publish,

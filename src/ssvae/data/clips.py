@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import mmap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -112,7 +113,7 @@ def read_window(
         picks = pick_frames(plan.times, frames=frames, fps=fps, start=start, position=position)
         wanted = [plan.stamps[pick] for pick in picks]
         pictures = {
-            stamp: fit(_to_rgb(frame), size, upscale=upscale) for stamp, frame in _decode(stream, plan, set(wanted))
+            stamp: fit(to_rgb(frame), size, upscale=upscale) for stamp, frame in _decode(stream, plan, set(wanted))
         }
     return torch.stack([pictures[stamp] for stamp in wanted])
 
@@ -122,7 +123,7 @@ def read_all(data: bytes, *, size: int | tuple[int, int], upscale: bool = True) 
     with _open(data) as (container, stream):
         plan = _plan(container, stream)
         decoded = _decode(stream, plan, set(plan.stamps))
-        pictures = {stamp: fit(_to_rgb(frame), size, upscale=upscale) for stamp, frame in decoded}
+        pictures = {stamp: fit(to_rgb(frame), size, upscale=upscale) for stamp, frame in decoded}
     return plan.times, torch.stack([pictures[stamp] for stamp in plan.stamps])
 
 
@@ -160,10 +161,11 @@ def pick_frames(
 @contextmanager
 def _open(data: bytes) -> Iterator[tuple[InputContainer, VideoStream]]:
     """The container and its first video stream, decoding in this thread; FFmpeg's errors become ClipError."""
-    if _cut_short(data):
+    if cut_short(data):
         raise ClipError("truncated", "the file ends before the length that its header states")
     try:
-        container = av.open(io.BytesIO(data), "r", metadata_errors="replace")
+        # Without protocols a play list among the samples cannot make the decoder open other files.
+        container = av.open(io.BytesIO(data), "r", metadata_errors="replace", options={"protocol_whitelist": "none"})
     except av.FFmpegError as error:
         raise ClipError("not_video", f"no container that FFmpeg knows ({type(error).__name__})") from error
     with container:
@@ -180,7 +182,7 @@ def _open(data: bytes) -> Iterator[tuple[InputContainer, VideoStream]]:
             raise ClipError("decode_error", f"{type(error).__name__}: {error.strerror}") from error
 
 
-def _cut_short(data: bytes) -> bool:
+def cut_short(data: bytes | mmap.mmap) -> bool:
     """Whether an mp4/mov file ends inside one of its top-level boxes or before its index."""
     if data[4:8] != b"ftyp":
         return False
@@ -253,7 +255,7 @@ def _decode(stream: VideoStream, plan: _Plan, wanted: set[int]) -> Iterator[tupl
     raise ClipError("decode_error", f"{len(missing)} of {len(wanted)} frames up to stamp {last} did not decode")
 
 
-def _to_rgb(frame: av.VideoFrame) -> NDArray[np.uint8]:
+def to_rgb(frame: av.VideoFrame) -> NDArray[np.uint8]:
     """(H,W,3) uint8 as shown: the rotation flag is counted counter-clockwise and applied."""
     picture = np.asarray(frame.to_ndarray(format="rgb24"), dtype=np.uint8)
     turns, rest = divmod(frame.rotation % 360, 90)

@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import BinaryIO, Literal, cast
+from typing import BinaryIO, Literal
 
 import av
 import numpy as np
@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from ssvae.data.clips import _cut_short, _to_rgb
+from ssvae.data.clips import cut_short, to_rgb
 from ssvae.data.frame_rate import frame_rate, say_rate
 from ssvae.data.pixels import ClipError, fit, read_image, to_video
 
@@ -81,7 +81,7 @@ class Clip:
             return
         frames: list[Tensor] = []
         for _, frame in _decoded(self.path, self.frames):
-            frames.append(fit(_to_rgb(frame), size))
+            frames.append(fit(to_rgb(frame), size))
             if len(frames) == length:
                 yield to_video(torch.stack(frames))[None]
                 frames.clear()
@@ -226,7 +226,7 @@ def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream, bool]]:
         raise ClipError("not_video", "the file is empty")
     with path.open("rb") as file:
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            cut = _cut_short(cast("bytes", data))  # a map is sliced as bytes are
+            cut = cut_short(data)
         try:
             container = av.open(_Nameless(file), "r", metadata_errors="replace", options={"protocol_whitelist": "none"})
         except av.FFmpegError as error:

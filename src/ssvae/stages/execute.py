@@ -18,13 +18,11 @@ from ssvae.core.paths import PROJECT
 from ssvae.core.progress import Progress
 from ssvae.core.ranks import ALONE, Ranks
 from ssvae.stages import decoder_finetune, latents, measure, pretrain, probe
-from ssvae.stages.plan import StagePlan, latent_weights
+from ssvae.stages.plan import TRAINING, StagePlan, latent_weights
 from ssvae.stages.source import Source
 from ssvae.stages.trained import Training
 from ssvae.train.state import drop_checkpoint
 
-TRAINING = ("base", "pretrain", "decoder_finetune")
-"""Stages that all ranks work on."""
 Outcome = Literal["reused", "resumed", "computed"]
 
 

@@ -26,6 +26,8 @@ from ssvae.stages.versions import REGULARIZERS, VERSIONS
 
 NAMES = ("base", "pretrain", "decoder_finetune", "measure", "latents", "probe")
 """All stages, in the order in which they run."""
+TRAINING = ("base", "pretrain", "decoder_finetune")
+"""Those that train a VAE: every rank works on them."""
 COMPUTED: dict[StageName, tuple[str, ...]] = {
     StageName.pretrain: ("base", "pretrain"),
     StageName.decoder_finetune: ("decoder_finetune",),

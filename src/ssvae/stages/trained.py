@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,11 +17,12 @@ from ssvae.build import (
     build_regularizers,
     build_settings,
 )
+from ssvae.config.checks import place
 from ssvae.config.data import DataConfig
 from ssvae.config.reg import TrainedStage, terms_in
 from ssvae.config.run import RuntimeConfig
-from ssvae.config.train import RankStatistics
-from ssvae.config.tree import VaeStageConfig
+from ssvae.config.train import Precision, RankStatistics
+from ssvae.config.tree import Config, VaeStageConfig
 from ssvae.core.files import write_json
 from ssvae.core.progress import Progress
 from ssvae.core.ranks import Ranks
@@ -30,6 +31,7 @@ from ssvae.models.statistics import measure_statistics
 from ssvae.models.vae import VideoVAE
 from ssvae.models.weights import save_vae
 from ssvae.stages.parts import parts_of
+from ssvae.stages.plan import COMPUTED, TRAINING
 from ssvae.stages.source import Source
 from ssvae.train.vae_loop import train_vae
 
@@ -142,3 +144,22 @@ def _store(vae: VideoVAE, where: Path, stage: VaeStageConfig, source: Source, pr
     save_vae(where, vae, statistics)
     assert statistics.clips is not None, "it has just counted them"
     return statistics.clips
+
+
+def unsafe_here(cells: Sequence[Config]) -> list[str]:
+    """Why this machine must not train what ``cells`` ask for; each reason once.
+
+    PyTorch's bfloat16 3-D convolutions write past their buffers in the backward pass on a CPU, for clips of some
+    hundred pixels and few channels (seen with 2.13): a crash at best, wrong numbers at worst.
+    """
+    if torch.cuda.is_available():
+        return []
+    found: dict[str, None] = {}
+    for cfg in cells:
+        for name in TRAINING:
+            stage = getattr(cfg.stages, name)
+            if stage is None or name not in COMPUTED[cfg.stage] or stage.train.precision is not Precision.bf16:
+                continue
+            key = f"{place(cfg, name, 'train')}.precision"
+            found[f"{key} = bf16: bfloat16 convolutions are unsafe on a CPU, and here is no GPU; set {key}=fp32"] = None
+    return list(found)

@@ -20,6 +20,7 @@ from ssvae.core.progress import Progress
 from ssvae.stages.init import foreign_problems
 from ssvae.stages.plan import COMPUTED, cell_id, plan_cell
 from ssvae.stages.source import Source, open_source, synthetic_folder
+from ssvae.stages.trained import unsafe_here
 from ssvae.sweep import publish
 from ssvae.sweep.console import RichProgress, make_console, print_plan, print_problems
 from ssvae.sweep.planned import PlannedCell, distinct, sweep_name
@@ -57,7 +58,7 @@ def run_grid(cells: Sequence[Cell], overrides: Sequence[str]) -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     with RichProgress(console) as progress:
         sources = Sources(root, progress)
-        if unmade := _unmade(cells, root):
+        if unmade := unsafe_here([cell.cfg for cell in cells]) or _unmade(cells, root):
             print_problems(unmade)
             return 2
         if unusable := _unusable(cells, sources) or foreign_problems([cell.cfg for cell in cells]):

@@ -1,0 +1,200 @@
+"""What one stage costs: its updates counted as they come (clips or images, with and without the critic), summed.
+
+Dimension legend
+    B samples of one device, T frames, H W pixels; an image has T = 1
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from ssvae.bench.cost_grid import TO_BE_GIVEN, GridStage
+from ssvae.bench.cost_meter import Count
+from ssvae.bench.cost_step import ProbeUpdate, VaeUpdate
+from ssvae.config.checks import ratios
+from ssvae.config.data import DataConfig
+from ssvae.config.reg import TermsConfig, TrainedStage, terms_in
+from ssvae.config.train import Precision
+from ssvae.config.tree import VaeStageConfig
+from ssvae.core.shapes import latent_grid
+from ssvae.stages.plan import plain
+
+SHAPES_VARY = ("predictive", "eq", "se")
+"""Regularisers that draw a size each step."""
+DRAWS = 4
+"""Updates that are averaged over where one of those is present."""
+FLOAT, HALF = 4, 2
+"""Bytes of a weight, of its gradient and of each of Adam's averages (weights stay float32); of autocast's copy of it."""
+
+
+@dataclass(frozen=True)
+class Load:
+    """What one update works on, over all devices. images: of an update that draws images; share: how often one does.
+
+    ranks: devices that share it.
+    """
+
+    ranks: int
+    clips: int
+    images: int
+    share: float
+
+
+@dataclass(frozen=True)
+class StageCost:
+    """The numbers of one stage.
+
+    clip: (T,H,W). parameters: by network; trained: how many of them all are. flops: of all updates on all devices;
+    flops_step: of the mean update; flops_clips: of the last update if it is one of clips. In bytes, of one device:
+    kept, recomputed: peak of an update on clips without and with gradient checkpointing (the probe has none);
+    activations: as configured, of clips or images, whichever takes more; state: weights, their copies in bfloat16,
+    gradients, Adam's averages and the moving average of the weights.
+    """
+
+    clip: tuple[int, int, int]
+    precision: str
+    parameters: dict[str, int]
+    trained: int
+    load: Load
+    steps: int
+    flops: float
+    flops_step: float
+    flops_clips: float
+    kept: int
+    recomputed: int | None
+    checkpointing: bool
+    activations: int
+    state: int
+
+    @property
+    def memory(self) -> int:
+        """Bytes of one device: state and the peak of an update."""
+        return self.state + self.activations
+
+
+def load_of(stage: GridStage, ranks: int | None, *, one_clip: bool) -> Load:
+    """How a stage's batch is shared by ``ranks`` devices. None: one clip a device with ``one_clip``, or one device.
+
+    The probe is trained by one device. Raises ValueError for a number that does not divide the batch.
+    """
+    if stage.name == "probe":
+        return Load(1, stage.cfg.stages.probe.probe.train.batch, 0, 0.0)
+    node = _node(stage)
+    clips, data = node.train.batch, node.data
+    images = data.image_batch if has_images(data) else 0
+    most = math.gcd(clips, images)  # the largest number that a run would accept
+    ranks = ranks if ranks is not None else most if one_clip else 1
+    if most % ranks:
+        of = f"train.batch = {clips}" + (f" and data.image_batch = {images}" if images else "")
+        fits = ", ".join(str(number) for number in range(1, most + 1) if most % number == 0)
+        raise ValueError(f"--ranks {ranks}: does not divide the {of} of {stage.name}; these do: {fits}")
+    return Load(ranks, clips, images, data.image_weight / (data.image_weight + data.video_weight) if images else 0.0)
+
+
+def has_images(data: DataConfig) -> bool:
+    """Are images drawn? Where no data is named yet, as the weights say."""
+    return data.image_weight > 0 and (data.image_path is not None or data.path == TO_BE_GIVEN)
+
+
+def cost_key(stage: GridStage, load: Load) -> str:
+    """Equal for stages that cost the same: it leaves out data, seeds, parents and names."""
+    cfg = stage.cfg
+    if stage.name == "probe":
+        return repr([plain(cfg.vae), plain(cfg.stages.probe.resolution), plain(cfg.stages.probe.probe)])
+    node = _node(stage)
+    parts = [cfg.vae, node.resolution, node.objective, _terms(stage), node.train]
+    return repr([*map(plain, parts), _kind(stage), load])
+
+
+def stage_cost(stage: GridStage, load: Load) -> StageCost:
+    """Count ``stage`` under ``load``."""
+    return _probe_cost(stage, load) if stage.name == "probe" else _vae_cost(stage, load)
+
+
+def _vae_cost(stage: GridStage, load: Load) -> StageCost:
+    node = _node(stage)
+    train, clip, critic = node.train, node.resolution, node.objective.critic
+    update = VaeUpdate(stage.cfg.vae, node, _kind(stage))
+    varies = any(getattr(_terms(stage), name) is not None for name in SHAPES_VARY)
+    draws = range(1, 1 + (DRAWS if varies else 1))
+    own = train.gradient_checkpointing
+
+    def mean(samples: int, frames: int, playing: bool, checkpointing: bool = own) -> Count:
+        shape = (samples // load.ranks, frames, clip.height, clip.width)
+        counts = [update.count(shape, critic=playing, checkpointing=checkpointing, draw=draw) for draw in draws]
+        return Count(math.fsum(one.flops for one in counts) / len(counts), max(one.peak for one in counts))
+
+    alone = train.steps if critic is None else min(train.steps, critic.start_step - 1)
+    flops, peak, last = 0.0, 0, Count(0.0, 0)
+    for playing, steps in ((False, alone), (True, train.steps - alone)):
+        if steps == 0:
+            continue
+        last = mean(load.clips, clip.frames, playing)
+        image = mean(load.images, 1, playing) if load.images else Count(0.0, 0)
+        flops += steps * load.ranks * ((1 - load.share) * last.flops + load.share * image.flops)
+        peak = max(peak, last.peak, image.peak)
+    other = mean(load.clips, clip.frames, alone < train.steps, not own).peak
+    kept, recomputed = (other, last.peak) if own else (last.peak, other)
+    averaged = update.parameters["encoder"] + update.parameters["decoder"] if train.ema_decay is not None else 0
+    return StageCost(
+        clip=(clip.frames, clip.height, clip.width),
+        precision=train.precision.value,
+        parameters=update.parameters,
+        trained=update.trained,
+        load=load,
+        steps=train.steps,
+        flops=flops,
+        flops_step=flops / train.steps,
+        flops_clips=last.flops * load.ranks,
+        kept=kept,
+        recomputed=recomputed,
+        checkpointing=own,
+        activations=peak,
+        state=_state(update, averaged, train.precision),
+    )
+
+
+def _probe_cost(stage: GridStage, load: Load) -> StageCost:
+    vae, node = stage.cfg.vae, stage.cfg.stages.probe
+    clip, train = node.resolution, node.probe.train
+    grid = latent_grid(clip.frames, clip.height, clip.width, *ratios(vae))
+    update = ProbeUpdate(node.probe, channels=vae.channels, grid=grid)
+    counted = update.count()
+    averaged = update.trained if train.ema_decay is not None else 0
+    return StageCost(
+        clip=(clip.frames, clip.height, clip.width),
+        precision=train.precision.value,
+        parameters=update.parameters,
+        trained=update.trained,
+        load=load,
+        steps=train.steps,
+        flops=counted.flops * train.steps,
+        flops_step=counted.flops,
+        flops_clips=counted.flops,
+        kept=counted.peak,
+        recomputed=None,
+        checkpointing=False,
+        activations=counted.peak,
+        state=_state(update, averaged, train.precision),
+    )
+
+
+def _state(update: VaeUpdate | ProbeUpdate, averaged: int, precision: Precision) -> int:
+    """averaged: weights with a moving average. Copies: of what gradients pass through, as autocast keeps them."""
+    copied = update.trained + update.parameters.get("LPIPS", 0) if precision is Precision.bf16 else 0
+    return FLOAT * (sum(update.parameters.values()) + 3 * update.trained + averaged) + HALF * copied
+
+
+def _node(stage: GridStage) -> VaeStageConfig:
+    node = getattr(stage.cfg.stages, stage.name)
+    assert isinstance(node, VaeStageConfig)
+    return node
+
+
+def _kind(stage: GridStage) -> TrainedStage:
+    return TrainedStage.decoder_finetune if stage.name == "decoder_finetune" else TrainedStage.pretrain
+
+
+def _terms(stage: GridStage) -> TermsConfig:
+    return terms_in(_node(stage).reg.terms, _kind(stage))
