@@ -28,11 +28,13 @@ class Files:
     """What a config may point to. clips: as the embedded data lie; images: a folder of image tars."""
 
     clips: Path
+    more_clips: Path
     images: Path
     damaged: Path
     vgg: Path
     heads: Path
     dinov2: Path
+    more_dinov2: Path
 
 
 def filled(files: Files) -> Config:

@@ -64,7 +64,6 @@ KEPT = {"eq_small": "eq"}
 SETTINGS: dict[str, dict[str, Any]] = {
     "critic": {"objective.critic.start_step": 1},
     "images": {"data.image_weight": 1.0, "data.video_weight": 1.0, "data.image_batch": 2},
-    "damaged": {"train.batch": 16, "data.reject_share": 0.9},
     "diverging": {"objective.initial_logscale": -1e6, "train.nonfinite_limit": 10},
     "noise": {"reg.terms.noise.stages": [TrainedStage.pretrain]},
     "eq": {"reg.terms.eq.probability": 1.0},
@@ -78,18 +77,20 @@ VALUES: dict[str, Any] = {
     "vae.base_channels": 8,
     "vae.multipliers": [1, 2, 4],
     "vae.temporal_levels": [True, False],
-    "init": "FOLDER",
+    "init": "WEIGHTS",
     "resolution.height": 24,
     "resolution.width": 24,
     "resolution.frames": 5,
     "resolution.fps": 7.0,
+    "lcr.window": [1, 2, 2],
     "lmr.ratios": [0.25, 0.5],
     "lmr.probabilities": [1.0, 0.0],
     "lmr.block": [1, 2, 2],
-    "data.path": "DAMAGED",
+    "data.kind": DataKind.synthetic,
+    "data.path": "MORE_CLIPS",
     "data.image_path": None,
     "data.image_weight": 0.0,
-    "data.video_weight": 0.0,
+    "data.video_weight": 1000.0,
     "data.heldout_share": 0.5,
     "data.reject_share": 0.05,
     "synthetic.clips": 16,
@@ -105,10 +106,10 @@ VALUES: dict[str, Any] = {
     "betas": [0.5, 0.7],
     "terms.*.stages": [TrainedStage.decoder_finetune],
     "noise.stages": [TrainedStage.decoder_finetune],
-    "window": [1, 2, 2],
-    "vf.model": "OTHER",
+        "lcr.threshold": 0.5,
+    "vf.model": "MORE_DINOV2",
     "vf.size": 42,
-    "max_drop": 0.4,
+    "max_drop": 0.5,
     "eq.probability": 0.0,
     "eq.scales": [16, 16],
     "eq.rotations": [2],
@@ -118,6 +119,8 @@ VALUES: dict[str, Any] = {
     "train.grad_clip": 0.01,
     "train.ema_decay": None,
     "train.nonfinite_limit": 0,
+    "score.batch": 1,
+    "score.downsample": 4,
     "score.block": [1, 2, 2],
     "score.window": [2, 2, 2],
     "score.noise": [0.3],
@@ -127,6 +130,8 @@ VALUES: dict[str, Any] = {
     "probe.condition": Condition.none,
     "probe.condition_dropout": 0.9,
     "sample.clips": 3,
+    "sample.batch": 1,
+    "latents.batch": 1,
 }
 """Other values, by the end of the key; the rest takes :func:`filled_config.other`."""
 
@@ -179,17 +184,23 @@ def scenario(name: str, full: Config, files: Files) -> Config:
         one.objective.critic = None
     if name != "lpips":
         one.objective.lpips.vgg = one.objective.lpips.heads = None
-    one.train.weight_decay, one.train.ema_decay = 0.1, 0.5
+    for train in (one.train, cfg.stages.probe.probe.train):
+        train.weight_decay, train.ema_decay, train.warmup = 0.1, 0.5, 1
     for key, value in SETTINGS.get(name, {}).items():
         put(one, key, value)
     cfg.stages.decoder_finetune = copy.deepcopy(one)
-    cfg.stages.measure.score.window = [1, 2, 2]
+    cfg.stages.measure.score.window, cfg.stages.measure.score.block = [1, 2, 2], [1, 4, 4]
     for stage in (one, cfg.stages.measure, cfg.stages.probe):
         if name in ("clips", "images", "damaged"):
             stage.data.kind = DataKind.webdataset
             stage.data.path = str(files.damaged if name == "damaged" else files.clips)
     if name == "images":
         one.data.image_path = str(files.images)
+        if name == "damaged":
+            stage.data.heldout_share, stage.data.reject_share = 0.5, 0.9
+    if name == "damaged":  # enough clips for a share to be judged
+        one.train.batch, cfg.stages.measure.score.clips, cfg.stages.probe.latents.windows = 16, 64, 12
     if name == "diverging":
+        cfg.stages.probe.probe.train.nonfinite_limit = 10
         cfg.stages.probe.probe.train.lr = 1e30
     return cfg

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -49,10 +50,13 @@ def make_files(folder: Path) -> Files:
     heads = {f"lin{i}.model.1.weight": head.detach().view(1, -1, 1, 1).clone() for i, head in enumerate(lpips.heads)}
     save_file(heads, folder / "heads.safetensors")
     small = {"hidden_size": 12, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 28, "patch_size": 14}
-    Dinov2Model(Dinov2Config(**small)).save_pretrained(folder / "dinov2")
+    for name in ("dinov2", "more_dinov2"):
+        Dinov2Model(Dinov2Config(**small)).save_pretrained(folder / name)
+    more = write_synthetic(folder / "more_clips", clips=12, frames=12, size=16, shard_size=6, seed=2)
     return Files(
-        clips, clips / "images", damaged, folder / "vgg16.pth", folder / "heads.safetensors", folder / "dinov2"
-    )
+        clips, more, clips / "images", damaged, folder / "vgg16.pth", folder / "heads.safetensors",
+        folder / "dinov2", folder / "more_dinov2",
+    )  # fmt: skip
 
 
 class Workshop:
@@ -93,6 +97,8 @@ class Workshop:
             except failing as error:
                 return {"error": type(error).__name__}
         found = {**outputs(plan.folder), **{WITNESS + name: values for name, values in seen.items()}}
+        data = getattr(cfg.stages, "probe" if stage == "latents" else stage).data
+        found[f"{WITNESS}tars"] = sorted({sample.tar.name for sample in self.sources(data).index.samples})
         shutil.rmtree(plan.folder)
         return found
 
@@ -157,4 +163,5 @@ def witnesses() -> Iterator[dict[str, list[Any]]]:
         # What does not matter here and takes time: git, and most of the clips behind the latent statistics.
         patch.setattr(execute, "provenance", lambda project: {})
         patch.setattr(trained, "STATISTICS_CLIPS", 2)
+        patch.setattr(os, "fsync", lambda file: None)
         yield seen

@@ -3,7 +3,8 @@ shape and nothing else.
 
 Counted are convolutions and matrix products, a multiplication and an addition each; what lies between them (norms,
 activations, sums) takes memory time rather than arithmetic. Operators are seen as they reach the device, so a custom
-autograd function, a second backward pass or a recomputed block counts with what it really does.
+autograd function, a second backward pass or a recomputed block counts with what it really does. Attention is written
+out on this device, with its N x N weights; fused kernels keep less.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ class Meter(TorchDispatchMode):
         if func in _DRAWS and out.ndim == 0:
             position = next(self._quantiles)
             out.fill_(position if out.is_floating_point() else math.floor(position * args[0]))
-        formula = FORMULAS.get(func._overloadpacket)
+        formula = flop_registry.get(func._overloadpacket)
         if formula is not None:
             self.flops += formula(*args, **kwargs, out_val=out)
         for leaf in tree_leaves(out):
@@ -113,23 +114,3 @@ def quantiles(draw: int) -> Iterator[float]:
                 rest, digit = divmod(rest, prime)
                 position += digit * weight
             yield position
-
-
-def _attention(query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> float:
-    """Two products: (…,N,D) with (…,M,D), and the weights with (…,M,E)."""
-    batch, pairs = query.shape[:-2].numel(), query.shape[-2] * key.shape[-2]
-    return 2.0 * batch * pairs * (query.shape[-1] + value.shape[-1])
-
-
-def _attention_backward(grad: Tensor, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> float:
-    """Five products: the weights once more, then the gradients of weights, values, queries and keys."""
-    batch, pairs = query.shape[:-2].numel(), query.shape[-2] * key.shape[-2]
-    return 2.0 * batch * pairs * (3 * query.shape[-1] + 2 * value.shape[-1])
-
-
-FORMULAS: dict[Any, Callable[..., float]] = {
-    **flop_registry,
-    aten._scaled_dot_product_flash_attention_for_cpu: _attention,
-    aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
-}
-"""Of PyTorch's own FlopCounterMode, and of the attention that it does not know."""

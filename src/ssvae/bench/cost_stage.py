@@ -25,7 +25,7 @@ SHAPES_VARY = ("predictive", "eq", "se")
 DRAWS = 4
 """Updates that are averaged over where one of those is present."""
 FLOAT, HALF = 4, 2
-"""Bytes of a weight, of its gradient and of each of Adam's averages (weights stay float32); of autocast's copy of it."""
+"""Bytes of a weight, of its gradient and of each of Adam's two averages, which stay float32; of autocast's copy."""
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ def check(key: str, stage: VaeStageConfig, kind: TrainedStage, vae: VaeConfig, g
     if terms.lmr is not None:
         yield from _lmr(f"{key}.lmr", lmr_shape(terms.lmr, stage.resolution), grid)
     if terms.se is not None and grid is not None:
-        yield from _se(key, terms.se, stage, grid)
+        yield from _se(f"{key}.se.factors", terms.se, stage, grid)
     yield from _combinations(key, terms)
 
 
