@@ -16,7 +16,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from ssvae.config.compose import CONF
-from ssvae.config.tree import Config, register
+from ssvae.config.tree import Config, VaeStageConfig, register
 from tiny_runs import TINY
 
 TERMS = ("lcr", "cov", "vf", "predictive", "noise", "eq", "lmr", "se")
@@ -92,6 +92,11 @@ def leaves(cfg: Any) -> dict[str, Any]:
     return found
 
 
+def training_stages(cfg: Config) -> list[VaeStageConfig]:
+    stages = (cfg.stages.base, cfg.stages.pretrain, cfg.stages.decoder_finetune)
+    return [stage for stage in stages if stage is not None]
+
+
 def put(cfg: Any, key: str, value: Any) -> None:
     """Set the value or node behind a dotted key."""
     *way, last = key.split(".")
@@ -121,7 +126,7 @@ _JUDGES = (
     "ssvae.config.compose",
     "ssvae.stages.plan",
 )
-_JUDGING = ("__repr__", "__eq__", "resolved_values", "synthetic_folder", "init_problems", "open_cell")
+_JUDGING = ("__repr__", "__eq__", "resolved_values", "synthetic_folder", "foreign_problems")
 """Modules and functions that look at everything: identity, rules, and the texts that record a whole config."""
 
 

@@ -38,12 +38,9 @@ WITNESSED = (
     "runtime.workers",
     "runtime.checkpoint_every",
     "*.train.gradient_checkpointing",
-    "*.latents.batch",
-    "*.score.batch",
-    "*.sample.batch",
     "*.synthetic.shard_size",
 )
-"""How the work is carried out: seen by a witness, and by no weight or metric."""
+"""How the work is carried out: a witness sees it, and no weight and no metric does."""
 
 SCENARIOS = {
     "vae.*": "plain",
@@ -78,6 +75,8 @@ VALUES: dict[str, Any] = {
     "vae.multipliers": [1, 2, 4],
     "vae.temporal_levels": [True, False],
     "init": "WEIGHTS",
+    "measure.resolution.height": 32,  # blocks tile its latents
+    "measure.resolution.width": 32,
     "resolution.height": 24,
     "resolution.width": 24,
     "resolution.frames": 5,
@@ -194,10 +193,10 @@ def scenario(name: str, full: Config, files: Files) -> Config:
         if name in ("clips", "images", "damaged"):
             stage.data.kind = DataKind.webdataset
             stage.data.path = str(files.damaged if name == "damaged" else files.clips)
-    if name == "images":
-        one.data.image_path = str(files.images)
         if name == "damaged":
             stage.data.heldout_share, stage.data.reject_share = 0.5, 0.9
+    if name == "images":
+        one.data.image_path = str(files.images)
     if name == "damaged":  # enough clips for a share to be judged
         one.train.batch, cfg.stages.measure.score.clips, cfg.stages.probe.latents.windows = 16, 64, 12
     if name == "diverging":

@@ -145,8 +145,8 @@ def notes(rows: Sequence[Row], assumed: Assumed, absent: Sequence[str]) -> list[
         "FLOP: convolutions and matrix products of whole updates, an addition and a multiplication each. Not counted: "
         "norms, activations, optimiser, reading data, talking between devices.",
         "Stages: training alone. Not counted: latent statistics and caches, measuring, sampling, scoring.",
-        "Memory: what is alive at an update's peak, beside float32 weights, gradients and Adam. With bf16 all the rest is "
-        "bfloat16. Attention keeps its weights. Not counted: workspaces of kernels, fragmentation, the CUDA context.",
+        "Memory: what is alive at an update's peak, beside float32 weights, gradients and Adam; with bf16 the update is "
+        "all bfloat16. Not counted: workspaces of kernels, fragmentation, the CUDA context.",
         "Adaptive weights: every term pulls in every update; a hinge that is satisfied costs less.",
     ]
     if absent:
@@ -170,4 +170,5 @@ def _on_hours(assumed: Assumed) -> str:
     peaks = DEVICES[assumed.device] or {}
     peak = " / ".join(f"{value:g} ({name})" for name, value in peaks.items())
     peak = f"{assumed.tflops:g}, given" if assumed.tflops is not None else f"{peak} of an {assumed.device.upper()}"
-    return f"An estimate, nothing was measured: hours = FLOP / (peak x {assumed.utilization:g}), peak TFLOP/s {peak}."
+    rule = f"hours = FLOP / (peak x {assumed.utilization:g}), peak TFLOP/s {peak}"
+    return f"An estimate, nothing was measured: {rule}. A short run tells what --utilization really is."

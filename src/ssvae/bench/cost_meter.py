@@ -3,8 +3,7 @@ shape and nothing else.
 
 Counted are convolutions and matrix products, a multiplication and an addition each; what lies between them (norms,
 activations, sums) takes memory time rather than arithmetic. Operators are seen as they reach the device, so a custom
-autograd function, a second backward pass or a recomputed block counts with what it really does. Attention is written
-out on this device, with its N x N weights; fused kernels keep less.
+autograd function, a second backward pass or a recomputed block counts with what it really does.
 """
 
 from __future__ import annotations
@@ -17,6 +16,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
@@ -25,6 +26,8 @@ aten = torch.ops.aten
 _READ = aten._local_scalar_dense.default
 _DRAWS = (aten.rand.default, aten.rand.generator, aten.randint.default, aten.randint.generator)
 _PRIMES = (2, 3, 5, 7, 11, 13)
+WIDEST_FUSED = 256
+"""Channels a head that fused kernels take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +87,27 @@ class Meter(TorchDispatchMode):
         self._alive -= size
 
 
+class FusedAttention(TorchFunctionMode):
+    """Multi-head attention as one operator, which keeps no N x N weights, as on a GPU; ``meta`` would write it out."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is not scaled_dot_product_attention:
+            return func(*args, **(kwargs or {}))
+        return _fused(*args, **(kwargs or {}))
+
+
+def _fused(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, **rest: Any) -> Tensor:
+    """(B,A,N,D); other shapes, masks and wide heads have no fused kernel. rest: of PyTorch's function."""
+    if not query.is_meta or query.ndim != 4 or attn_mask is not None or query.shape[-1] > WIDEST_FUSED:
+        return scaled_dot_product_attention(query, key, value, attn_mask, **rest)
+    fused: Tensor = aten._scaled_dot_product_flash_attention(query, key, value, scale=rest.get("scale"))[0]
+    return fused
+
+
 def count(work: Callable[[], Any], *, existing: Iterable[Tensor] = (), draw: int = 1) -> Count:
     """What ``work`` costs on ``meta`` tensors; the rest as in :class:`Meter`."""
     meter = Meter(existing, draw)
-    with meter:
+    with meter, FusedAttention():
         work()
     return Count(meter.flops, meter.peak)
 

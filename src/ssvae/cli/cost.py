@@ -65,31 +65,31 @@ def run(args: argparse.Namespace) -> int:
 
 
 def table(found: GridCost) -> Any:
-    """One line a stage, and the total. The kind of activations that a stage is configured for has a star."""
+    """One line a stage, and the total. Which activations a stage is configured for says a star."""
     from rich.table import Table
 
     cells = f"{found.cells} cell{'s' if found.cells > 1 else ''}"
     result = Table(title=f"{cells}, an estimate; a stage that cells share counts once", title_justify="left")
-    numbers = ("ch.", "cells", "devices", "parameters M", "activations GiB", "recomputed GiB", "memory GiB",
-               "TFLOP a step", "steps", f"{found.assumed.device}-hours")  # fmt: skip
-    for heading in ("stage", "reg", *numbers):
+    numbers = ("ch.", "cells", "devices", "params M", "activations GiB", "recomputed GiB", "in all GiB", "TFLOP/step",
+               "steps", f"{found.assumed.device}-hours")  # fmt: skip
+    for heading in ("stage", "clip", "reg", *numbers):
         result.add_column(heading, justify="right" if heading in numbers else "left")
-    seeds = len({row.stage.cfg.seed for row in found.rows})
+    several = len({row.stage.cfg.seed for row in found.rows}) > 1
     for row in found.rows:
-        cost = row.cost
-        clips = f"{row.stage.name} {'x'.join(map(str, cost.clip))}"
-        name = clips if seeds == 1 else f"{clips} seed {row.stage.cfg.seed}"
-        share = f"{cost.load.ranks} x {cost.load.clips // cost.load.ranks}"
+        cost, load = row.cost, row.cost.load
         kept, recomputed = _gib(cost.kept), "" if cost.recomputed is None else _gib(cost.recomputed)
         if cost.recomputed is not None:
             kept, recomputed = (kept, f"{recomputed}*") if cost.checkpointing else (f"{kept}*", recomputed)
         result.add_row(
-            name, ", ".join(row.stage.regs), str(row.stage.cfg.vae.channels), str(len(row.stage.cells)), share,
+            f"{row.stage.name} seed {row.stage.cfg.seed}" if several else row.stage.name,
+            "x".join(map(str, cost.clip)), ", ".join(row.stage.regs), str(row.stage.cfg.vae.channels),
+            str(len(row.stage.cells)), f"{load.ranks} x {load.clips // load.ranks}",
             _millions(sum(cost.parameters.values())), kept, recomputed, _gib(cost.memory),
             _digits(cost.flops_step / 1e12), f"{cost.steps:,}", _hours(row.hours),
         )  # fmt: skip
     result.add_section()
-    result.add_row("all", *[""] * (len(numbers) - 2), f"{_digits(found.flops / 1e18)} EFLOP", "", _hours(found.hours))
+    empty = [""] * (len(numbers) - 3)
+    result.add_row("all", "", "", *empty, _flop(found.flops), "", _hours(found.hours))
     return result
 
 
@@ -109,6 +109,13 @@ def _gib(size: float) -> str:
 
 def _millions(count: int) -> str:
     return f"{count / 1e6:.1f}"
+
+
+def _flop(value: float) -> str:
+    for unit, size in (("E", 1e18), ("P", 1e15)):
+        if value >= size:
+            return f"{_digits(value / size)} {unit}FLOP"
+    return f"{_digits(value / 1e12)} TFLOP"
 
 
 def _digits(value: float) -> str:
