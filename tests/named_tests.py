@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterable
-from functools import lru_cache
+from functools import cache
 
 from ssvae.core.paths import PROJECT
 
 
-@lru_cache(maxsize=None)
+@cache
 def _tests_in(path: str) -> frozenset[str]:
     file = PROJECT / path
     if not file.is_file():

@@ -6,46 +6,62 @@ A scenario keeps of the filled config what its keys are about, so that a stage t
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from fnmatch import fnmatch
 from typing import Any
 
-from filled_config import Files, leaves, other, put
+from filled_config import Files, put
 
 from ssvae.config.data import DataKind
 from ssvae.config.probe import Condition
 from ssvae.config.reg import TermsConfig, TrainedStage
 from ssvae.config.tree import Config
 
-FREELY_NAMED = "a name or label: in the cell's frozen config and MLflow's parameters"
-WINDOWS_ONLY = "of a type that training shares: here every clip's fixed windows are read once"
-EXEMPT = {
-    "vae.name": FREELY_NAMED,
-    "stages.*.name": FREELY_NAMED,
-    "stages.*.label": FREELY_NAMED,
-    "stages.measure.resolution.lmr.*": WINDOWS_ONLY,
-    "stages.probe.resolution.lmr.*": WINDOWS_ONLY,
-    "stages.measure.data.image_*": WINDOWS_ONLY,
-    "stages.measure.data.video_weight": WINDOWS_ONLY,
-    "stages.probe.data.image_*": WINDOWS_ONLY,
-    "stages.probe.data.video_weight": WINDOWS_ONLY,
-    "stages.pretrain.train.rank_statistics": "two ranks show it: tests/system/test_two_ranks.py::"
-    "test_the_official_way_gives_each_rank_its_own_statistics",
-}
-"""Keys that no number of these stages can show, by pattern, and why."""
-WITNESSED = (
-    "runtime.workers",
-    "runtime.checkpoint_every",
-    "*.train.gradient_checkpointing",
-    "*.synthetic.shard_size",
-)
-"""How the work is carried out: a witness sees it, and no weight and no metric does."""
+TERMS = [field.name for field in fields(TermsConfig)]
 
+# -------- keys that no stage can show
+
+SHARED = ("resolution", "reg", "data", "objective", "train", "probe", "score", "latents")
+"""Groups that stages point to: the test of that is their proof."""
+SHOWN_BY = {
+    "stage": "tests/unit/stages/test_plan.py::test_stage_chooses_what_is_computed",
+    "sweep.name": "tests/unit/sweep/test_scheduler.py::test_a_sweeps_name_follows_axes_and_cells_never_the_time",
+    "exp": "tests/config/test_keys_around_stages.py::"
+    "test_a_cells_run_is_tagged_with_its_experiment_and_shows_every_value",
+    "launch.name": "tests/config/test_every_file.py::test_only_choices_that_are_files_are_offered_to_the_type",
+    "strength.note": "tests/config/test_keys_around_stages.py::test_a_note_on_strengths_is_printed_under_the_table",
+    "strength.*": "tests/config/test_keys_around_stages.py::test_a_strength_reaches_its_term",
+    "track.enabled": "tests/config/test_keys_around_stages.py::test_tracking_is_opened_as_the_config_says",
+    "track.experiment": "tests/config/test_keys_around_stages.py::test_tracking_is_opened_as_the_config_says",
+    "track.every_s": "tests/config/test_keys_around_stages.py::test_tracking_is_opened_as_the_config_says",
+    "*.train.rank_statistics": "tests/system/test_two_ranks.py::"
+    "test_the_official_way_gives_each_rank_its_own_statistics",
+    "*.predictive.motion.policy": "tests/config/test_bad_input.py::test_a_mistake_is_named_with_key_value_and_remedy",
+}
+"""Keys with a test of their own. launch and the motion term's policy have one choice: others are refused."""
+NAMES = ("vae.name", "stages.*.name", "stages.*.label")
+"""Free names. They are shown in a cell's frozen config, in MLflow's parameters and some in messages."""
+DRAWN = ("resolution.lmr.*", "data.video_weight", "data.image_weight", "data.image_batch")
+FROZEN = ("kl", "lcr", "cov", "vf")
+NOT_HERE = (
+    *(f"stages.{stage}.{key}" for stage in ("measure", "probe") for key in DRAWN),
+    "stages.decoder_finetune.init",
+    *(f"stages.decoder_finetune.reg.terms.{name}.*" for name in FROZEN),
+)
+"""Types are shared between stages. Measuring and caching read every clip's fixed windows: nothing is drawn or masked. A
+decoder's fine-tune refuses weights of its own, and terms that act on the frozen encoder."""
+UNREAD = (*NAMES, *NOT_HERE, "launch.name", "strength.*")
+"""What the work itself need not read."""
+WITHOUT_EFFECT = ("stages.measure.data.image_path", "stages.probe.data.image_path")
+"""Opened with the clips, and not looked at in these stages."""
+
+# -------- keys that a stage shows
+
+WITNESSED = ("runtime.workers", "runtime.checkpoint_every", "*.gradient_checkpointing", "*.synthetic.shard_size")
+"""How the work is carried out: a witness sees it, and no weight and no metric does."""
 SCENARIOS = {
-    "vae.*": "plain",
     "*.reg.terms.eq.downscaled": "eq_small",
-    **{f"*.reg.terms.{field.name}.*": field.name for field in fields(TermsConfig)},
+    **{f"*.reg.terms.{name}.*": name for name in TERMS},
     "stages.pretrain.resolution.lmr.*": "lmr",
     "*.objective.critic.*": "critic",
     "*.objective.lpips.*": "lpips",
@@ -57,7 +73,6 @@ SCENARIOS = {
     "*.train.nonfinite_limit": "diverging",
 }
 """By the first pattern that fits; ``plain`` otherwise. A regulariser's name: that one alone."""
-KEPT = {"eq_small": "eq"}
 SETTINGS: dict[str, dict[str, Any]] = {
     "critic": {"objective.critic.start_step": 1},
     "images": {"data.image_weight": 1.0, "data.video_weight": 1.0, "data.image_batch": 2},
@@ -69,24 +84,22 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "lmr": {"resolution.lmr.ratios": [0.25, 0.75], "resolution.lmr.probabilities": [0.0, 1.0]},
     "se": {"reg.terms.se.factors": [2]},
 }
-
 VALUES: dict[str, Any] = {
     "vae.base_channels": 8,
     "vae.multipliers": [1, 2, 4],
     "vae.temporal_levels": [True, False],
-    "init": "WEIGHTS",
+    "pretrain.init": lambda files, parents: str(parents["pretrain"].folder),
     "measure.resolution.height": 32,  # blocks tile its latents
     "measure.resolution.width": 32,
     "resolution.height": 24,
     "resolution.width": 24,
     "resolution.frames": 5,
     "resolution.fps": 7.0,
-    "lcr.window": [1, 2, 2],
     "lmr.ratios": [0.25, 0.5],
     "lmr.probabilities": [1.0, 0.0],
     "lmr.block": [1, 2, 2],
     "data.kind": DataKind.synthetic,
-    "data.path": "MORE_CLIPS",
+    "data.path": lambda files, parents: str(files.more_clips),
     "data.image_path": None,
     "data.image_weight": 0.0,
     "data.video_weight": 1000.0,
@@ -96,17 +109,17 @@ VALUES: dict[str, Any] = {
     "synthetic.size": 32,
     "synthetic.fps": 7.0,
     "synthetic.shard_size": 5,
-    "lpips.weight": 2.0,
     "lpips.vgg": None,
     "lpips.heads": None,
     "critic.levels": 1,
     "critic.start_step": 3,
     "critic.largest_weight": 1e-6,
     "betas": [0.5, 0.7],
-    "terms.*.stages": [TrainedStage.decoder_finetune],
     "noise.stages": [TrainedStage.decoder_finetune],
-        "lcr.threshold": 0.5,
-    "vf.model": "MORE_DINOV2",
+    "stages": [TrainedStage.decoder_finetune],
+    "lcr.window": [1, 2, 2],
+    "lcr.threshold": 0.5,
+    "vf.model": lambda files, parents: str(files.more_dinov2),
     "vf.size": 42,
     "max_drop": 0.5,
     "eq.probability": 0.0,
@@ -116,13 +129,14 @@ VALUES: dict[str, Any] = {
     "se.factors": [4],
     "train.decay_steps": 2,
     "train.grad_clip": 0.01,
-    "train.ema_decay": None,
+    "train.ema_decay": 0.5,
     "train.nonfinite_limit": 0,
     "score.batch": 1,
     "score.downsample": 4,
     "score.block": [1, 2, 2],
     "score.window": [2, 2, 2],
     "score.noise": [0.3],
+    "latents.batch": 1,
     "dit.patch": [3, 1, 2],
     "dit.width": 48,
     "dit.heads": 1,
@@ -130,76 +144,74 @@ VALUES: dict[str, Any] = {
     "probe.condition_dropout": 0.9,
     "sample.clips": 3,
     "sample.batch": 1,
-    "latents.batch": 1,
 }
-"""Other values, by the end of the key; the rest takes :func:`filled_config.other`."""
+"""Other values, by the first that ends the key; ``...``: filled_config.other finds one."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """stage: the one that runs. value: the other one. failing: may the run end with the error that the key is about?"""
+    """stage: the one that runs. value: the other one, ``...``, or a function of files and finished stages."""
 
     key: str
     stage: str
     scenario: str
     value: Any
-    failing: bool
 
 
-def cases(full: Config, files: Files) -> Iterator[Case]:
-    """One for every key that a number or a witness has to show."""
-    for key, old in leaves(full).items():
-        stage = stage_of(key)
-        if stage is None or any(fnmatch(key, pattern) for pattern in EXEMPT):
-            continue
-        where = next((name for pattern, name in SCENARIOS.items() if fnmatch(key, pattern)), "plain")
-        named = [value for end, value in VALUES.items() if fnmatch(key, f"*{end}") or key == end]
-        failing = key.endswith(("nonfinite_limit", "reject_share"))
-        yield Case(key, stage, where, named[0] if named else other(old), failing)
+def is_one_of(key: str, patterns: Any) -> bool:
+    return any(fnmatch(key, pattern) for pattern in patterns)
 
 
-def stage_of(key: str) -> str | None:
-    """Who has to notice. The stages before and after ``pretrain`` are of the same type and run the same code."""
-    if key.startswith(("stages.probe.resolution", "stages.probe.data", "stages.probe.latents")):
-        return "latents"
-    if key == "stages.probe.probe.sample.clips":
-        return "latents"
-    for stage in ("pretrain", "measure", "probe"):
-        if key.startswith(f"stages.{stage}."):
-            return stage
+def case_of(key: str) -> Case | None:
+    """How a stage shows ``key``; None where another proof stands for it."""
+    stage = _noticing(key)
+    if stage is None or is_one_of(key, (*NAMES, *NOT_HERE, *SHOWN_BY, *WITHOUT_EFFECT)):
+        return None
+    where = next((name for pattern, name in SCENARIOS.items() if fnmatch(key, pattern)), "plain")
+    return Case(key, stage, where, next((value for end, value in VALUES.items() if key.endswith(end)), ...))
+
+
+def _noticing(key: str) -> str | None:
+    """Base and decoder fine-tune are of pretrain's type and run its code: there, being read is the proof."""
+    if key.startswith(("vae.", "runtime.")) or key == "seed":
+        return "pretrain"
     if key == "track.samples":
         return "measure"
-    return "pretrain" if key.startswith(("vae.", "runtime.")) or key == "seed" else None
+    if key.startswith(("stages.probe.resolution", "stages.probe.data", "stages.probe.latents")):
+        return "latents"
+    if key.endswith("sample.clips"):
+        return "latents" if key.startswith("stages.") else None
+    return next((stage for stage in ("pretrain", "measure", "probe") if key.startswith(f"stages.{stage}.")), None)
 
 
 def scenario(name: str, full: Config, files: Files) -> Config:
-    """The setting in which the keys of :data:`SCENARIOS` are tried."""
+    """The setting in which the keys of :data:`SCENARIOS` are tried: a cell without base and terms, and what it adds."""
     cfg = copy.deepcopy(full)
     cfg.stages.base = None
-    one = cfg.stages.pretrain
-    kept = KEPT.get(name, name)
-    one.reg.terms = TermsConfig(**{kept: getattr(one.reg.terms, kept)} if hasattr(one.reg.terms, kept) else {})
+    one, measure, probe = cfg.stages.pretrain, cfg.stages.measure, cfg.stages.probe
+    kept = "eq" if name == "eq_small" else name
+    one.reg.terms = TermsConfig(**{kept: getattr(one.reg.terms, kept)} if kept in TERMS else {})
     if name != "critic":
         one.objective.critic = None
     if name != "lpips":
         one.objective.lpips.vgg = one.objective.lpips.heads = None
-    for train in (one.train, cfg.stages.probe.probe.train):
-        train.weight_decay, train.ema_decay, train.warmup = 0.1, 0.5, 1
+    for train in (one.train, probe.probe.train):
+        train.weight_decay, train.ema_decay, train.warmup = 0.1, None, 1
+    measure.score.window, measure.score.block = [1, 2, 2], [1, 4, 4]
     for key, value in SETTINGS.get(name, {}).items():
         put(one, key, value)
-    cfg.stages.decoder_finetune = copy.deepcopy(one)
-    cfg.stages.measure.score.window, cfg.stages.measure.score.block = [1, 2, 2], [1, 4, 4]
-    for stage in (one, cfg.stages.measure, cfg.stages.probe):
-        if name in ("clips", "images", "damaged"):
+    if name in ("clips", "images", "damaged"):
+        for stage in (one, measure, probe):
             stage.data.kind = DataKind.webdataset
             stage.data.path = str(files.damaged if name == "damaged" else files.clips)
-        if name == "damaged":
-            stage.data.heldout_share, stage.data.reject_share = 0.5, 0.9
     if name == "images":
         one.data.image_path = str(files.images)
-    if name == "damaged":  # enough clips for a share to be judged
-        one.train.batch, cfg.stages.measure.score.clips, cfg.stages.probe.latents.windows = 16, 64, 12
+    if name == "damaged":  # so many windows that a share is judged
+        for stage in (one, measure, probe):
+            stage.data.heldout_share, stage.data.reject_share = 0.5, 0.9
+        one.train.batch, probe.latents.windows = 16, 12
+        measure.data.heldout_share, measure.score.clips, measure.resolution.frames = 0.9, 64, 5
     if name == "diverging":
-        cfg.stages.probe.probe.train.nonfinite_limit = 10
-        cfg.stages.probe.probe.train.lr = 1e30
+        probe.probe.train.lr, probe.probe.train.nonfinite_limit = 1e30, 10
+    cfg.stages.decoder_finetune = copy.deepcopy(one)
     return cfg

@@ -145,8 +145,8 @@ def notes(rows: Sequence[Row], assumed: Assumed, absent: Sequence[str]) -> list[
         "FLOP: convolutions and matrix products of whole updates, an addition and a multiplication each. Not counted: "
         "norms, activations, optimiser, reading data, talking between devices.",
         "Stages: training alone. Not counted: latent statistics and caches, measuring, sampling, scoring.",
-        "Memory: what is alive at an update's peak, beside float32 weights, gradients and Adam; with bf16 the update is "
-        "all bfloat16. Not counted: workspaces of kernels, fragmentation, the CUDA context.",
+        "Memory: what is alive at an update's peak, beside float32 weights, gradients and Adam; with bf16 the update "
+        "is all bfloat16. Not counted: workspaces of kernels, fragmentation, the CUDA context.",
         "Adaptive weights: every term pulls in every update; a hinge that is satisfied costs less.",
     ]
     if absent:

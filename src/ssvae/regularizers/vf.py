@@ -21,6 +21,7 @@ r temporal compression, T = 1 + (F - 1)·r.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -106,7 +107,9 @@ class VisionFoundation(Regularizer):
         frames, height, width = ctx.latent.shape[2:]
         targets = self._targets(ctx.video, frames, (height, width))
         # Cosines are compared with margins to two digits: not a job for half precision.
-        with torch.autocast(ctx.latent.device.type, enabled=False):
+        kind = ctx.latent.device.type
+        # The meta device, on which costs are counted, knows no autocast.
+        with torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext():
             weight = self.projection.weight
             projected = self.projection(ctx.latent.transpose(1, 2).flatten(0, 1).to(weight.dtype))
             ours, theirs = _unit_positions(projected), _unit_positions(targets)

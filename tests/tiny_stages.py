@@ -99,7 +99,6 @@ class Workshop:
         found = {**outputs(plan.folder), **{WITNESS + name: values for name, values in seen.items()}}
         data = getattr(cfg.stages, "probe" if stage == "latents" else stage).data
         found[f"{WITNESS}tars"] = sorted({sample.tar.name for sample in self.sources(data).index.samples})
-        shutil.rmtree(plan.folder)
         return found
 
 
@@ -137,7 +136,7 @@ def numbers(outcome: Outcome) -> Outcome:
 
 @contextmanager
 def witnesses() -> Iterator[dict[str, list[Any]]]:
-    """Notes checkpoints, recomputed blocks, loader processes (none is started) and batch sizes of encoder and decoder."""
+    """Notes checkpoints, recomputed blocks, loader processes (none is started), batch sizes of encoder and decoder."""
     seen: dict[str, list[Any]] = {name: [] for name in ("saved", "recomputed", "workers", "encoded", "decoded")}
 
     def noted(owner: Any, name: str, what: str, of: Callable[..., Any]) -> None:
@@ -149,18 +148,22 @@ def witnesses() -> Iterator[dict[str, list[Any]]]:
 
         patch.setattr(owner, name, call)
 
+    def save(folder: Path, step: int, state: dict[str, Any]) -> None:
+        seen["saved"].append(step)
+
     def loader(plan: Any, *, num_workers: int, **named: Any) -> DataLoader[Any]:
         seen["workers"].append(num_workers)
         return DataLoader(plan, num_workers=0, **named)
 
     with pytest.MonkeyPatch.context() as patch:
-        noted(vae_loop, "save_checkpoint", "saved", lambda folder, step, state: step)
-        noted(dit_loop, "save_checkpoint", "saved", lambda folder, step, state: step)
         noted(blocks, "checkpoint", "recomputed", lambda *given: True)
         noted(VideoVAE, "encode", "encoded", lambda vae, video: len(video))
         noted(VideoVAE, "decode", "decoded", lambda vae, latent: len(latent))
         patch.setattr(mix, "DataLoader", loader)
-        # What does not matter here and takes time: git, and most of the clips behind the latent statistics.
+        # What does not matter here and takes time: the checkpoints themselves, git, and most of the clips behind the
+        # latent statistics.
+        for loop in (vae_loop, dit_loop):
+            patch.setattr(loop, "save_checkpoint", save)
         patch.setattr(execute, "provenance", lambda project: {})
         patch.setattr(trained, "STATISTICS_CLIPS", 2)
         patch.setattr(os, "fsync", lambda file: None)
