@@ -60,11 +60,15 @@ class CellRow:
         return {name: str(self.fields[name]) for name in sorted(set(self.fields) - set(FIELDS))}
 
     @property
+    def unusual(self) -> dict[str, str]:
+        """:attr:`others` without the weights that are measured anyway."""
+        return {name: value for name, value in self.others.items() if (name, value) != USUAL_WEIGHTS}
+
+    @property
     def label(self) -> str:
         """Short name such as ``lcr, 48 ch`` or ``lcr, 48 ch, strength.lcr=0.2``: no resolution, no seed."""
         known = [str(self.fields.get("reg", "?")), f"{self.fields.get('channels', '?')} ch"]
-        others = [(name, value) for name, value in self.others.items() if (name, value) != USUAL_WEIGHTS]
-        return ", ".join([*known, *(f"{name}={value}" for name, value in others)])
+        return ", ".join([*known, *(f"{name}={value}" for name, value in self.unusual.items())])
 
 
 def sweep_folder(root: Path, sweep: str) -> Path:

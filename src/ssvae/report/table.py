@@ -165,7 +165,7 @@ def _gap_table(rows: Sequence[CellRow]) -> str:
         if known
         else "One seed a setting: the seed spread is unknown, small gaps mean nothing."
     )
-    if others:
+    if set(others) - {"weights"}:
         legend += " Against `none` with the same other swept values, where it has them; without such a cell, no gap."
     return f"## Gap to none\n\n{legend}\n\n" + markdown_table(head, body, left={0})
 
@@ -182,7 +182,7 @@ def _every_metric(rows: Sequence[CellRow]) -> str:
     for row in shown:
         size = f" @{field_text(row, 'resolution')}" if sizes else ""
         seed = f" s{field_text(row, 'seed')}" if several else ""
-        more = "".join(f" {name}={value}" for name, value in row.others.items())
+        more = "".join(f" {name}={value}" for name, value in row.unusual.items())
         head.append(f"{field_text(row, 'reg')} {field_text(row, 'channels')}{size}{more}{seed}")
     body = []
     for name in metrics:
