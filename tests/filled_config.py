@@ -126,7 +126,7 @@ _JUDGES = (
     "ssvae.config.compose",
     "ssvae.stages.plan",
 )
-_JUDGING = ("__repr__", "__eq__", "resolved_values", "synthetic_folder", "foreign_problems")
+_JUDGING = ("__repr__", "__eq__", "resolved_values", "synthetic_folder", "foreign_problems", "unsafe_here")
 """Modules and functions that look at everything: identity, rules, and the texts that record a whole config."""
 
 

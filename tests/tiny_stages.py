@@ -14,11 +14,14 @@ from typing import Any
 
 import pytest
 import torch
-from filled_config import Files, filled
+from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader
 from transformers import Dinov2Config, Dinov2Model
 
+from filled_config import Files, filled
+from ssvae.build import build_accelerator
+from ssvae.config.train import Precision
 from ssvae.config.tree import Config
 from ssvae.core.progress import Silent
 from ssvae.data import mix
@@ -49,7 +52,13 @@ def make_files(folder: Path) -> Files:
     torch.save(dict(lpips.trunk.named_parameters()), folder / "vgg16.pth")
     heads = {f"lin{i}.model.1.weight": head.detach().view(1, -1, 1, 1).clone() for i, head in enumerate(lpips.heads)}
     save_file(heads, folder / "heads.safetensors")
-    small = {"hidden_size": 12, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 28, "patch_size": 14}
+    small: dict[str, Any] = {
+        "hidden_size": 12,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "image_size": 28,
+        "patch_size": 14,
+    }
     for name in ("dinov2", "more_dinov2"):
         Dinov2Model(Dinov2Config(**small)).save_pretrained(folder / name)
     more = write_synthetic(folder / "more_clips", clips=12, frames=12, size=16, shard_size=6, seed=2)
@@ -137,7 +146,9 @@ def numbers(outcome: Outcome) -> Outcome:
 @contextmanager
 def witnesses() -> Iterator[dict[str, list[Any]]]:
     """Notes checkpoints, recomputed blocks, loader processes (none is started), batch sizes of encoder and decoder."""
-    seen: dict[str, list[Any]] = {name: [] for name in ("saved", "recomputed", "workers", "encoded", "decoded")}
+    seen: dict[str, list[Any]] = {
+        name: [] for name in ("saved", "recomputed", "workers", "encoded", "decoded", "precision")
+    }
 
     def noted(owner: Any, name: str, what: str, of: Callable[..., Any]) -> None:
         real = getattr(owner, name)
@@ -155,11 +166,17 @@ def witnesses() -> Iterator[dict[str, list[Any]]]:
         seen["workers"].append(num_workers)
         return DataLoader(plan, num_workers=0, **named)
 
+    def accelerator(precision: Precision) -> Accelerator:
+        # bfloat16 convolutions are unsafe on a CPU: what was asked for is noted, and float32 is used.
+        seen["precision"].append(build_accelerator(precision).mixed_precision)
+        return build_accelerator(Precision.fp32)
+
     with pytest.MonkeyPatch.context() as patch:
         noted(blocks, "checkpoint", "recomputed", lambda *given: True)
         noted(VideoVAE, "encode", "encoded", lambda vae, video: len(video))
         noted(VideoVAE, "decode", "decoded", lambda vae, latent: len(latent))
         patch.setattr(mix, "DataLoader", loader)
+        patch.setattr(trained, "build_accelerator", accelerator)
         # What does not matter here and takes time: the checkpoints themselves, git, and most of the clips behind the
         # latent statistics.
         for loop in (vae_loop, dit_loop):

@@ -11,7 +11,6 @@ from fnmatch import fnmatch
 from typing import Any
 
 from filled_config import Files, put
-
 from ssvae.config.data import DataKind
 from ssvae.config.probe import Condition
 from ssvae.config.reg import TermsConfig, TrainedStage
@@ -57,8 +56,16 @@ WITHOUT_EFFECT = ("stages.measure.data.image_path", "stages.probe.data.image_pat
 
 # -------- keys that a stage shows
 
-WITNESSED = ("runtime.workers", "runtime.checkpoint_every", "*.gradient_checkpointing", "*.synthetic.shard_size")
+WITNESSED = (
+    "runtime.workers",
+    "runtime.checkpoint_every",
+    "*.gradient_checkpointing",
+    "*.synthetic.shard_size",
+    "stages.pretrain.train.precision",
+)
 """How the work is carried out: a witness sees it, and no weight and no metric does."""
+BATCHES = ("*.score.batch", "*.latents.batch", "*.sample.batch")
+"""The same, where another order of sums may round differently."""
 SCENARIOS = {
     "*.reg.terms.eq.downscaled": "eq_small",
     **{f"*.reg.terms.{name}.*": name for name in TERMS},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -94,7 +94,7 @@ def test_files_are_short() -> None:
     assert {str(path.relative_to(PROJECT)): size for path, size in sizes.items() if size > LONGEST} == {}
 
 
-def depths(trees: list[ast.AST]) -> dict[str, int]:
+def depths(trees: Sequence[ast.AST]) -> dict[str, int]:
     """Classes in a row of inheritance, by name, counting those of this project."""
     bases = {one.name: [name_of(base) for base in one.bases] for tree in trees for one in each(tree, ast.ClassDef)}
 
@@ -131,7 +131,7 @@ CALLED_FROM_OUTSIDE = {"SsvaeSweeper", "setup", "find_class", "persistent_load"}
 """Hydra and pickle call these by name."""
 
 
-def without_users(defining: list[ast.AST], using: list[ast.AST]) -> list[str]:
+def without_users(defining: Sequence[ast.AST], using: Sequence[ast.AST]) -> list[str]:
     """Functions and classes that nothing names but their own definition."""
     names = Counter(name_of(node) for tree in using for node in ast.walk(tree))
     defined = [
