@@ -109,7 +109,7 @@ def build_regularizers(
 def _vision_foundation(cfg: VFConfig, vae: VideoVAE) -> VisionFoundation:
     assert cfg.model is not None, "config/checks.py refuses it"
     return VisionFoundation(
-        features=load_dinov2(cfg.model, size=cfg.size),
+        features=load_dinov2(cfg.model, size=cfg.size, resize="bilinear"),
         channels=vae.channels,
         temporal_ratio=vae.temporal_ratio,
         cos_margin=cfg.cos_margin,

@@ -38,7 +38,7 @@ SHOWN_BY = {
     "*.predictive.motion.policy": "tests/config/test_bad_input.py::test_a_mistake_is_named_with_key_value_and_remedy",
 }
 """Keys with a test of their own. launch and the motion term's policy have one choice: others are refused."""
-NAMES = ("vae.name", "stages.*.name", "stages.*.label")
+NAMES = ("vae.name", "stages.*.name")
 """Free names. They are shown in a cell's frozen config, in MLflow's parameters and some in messages."""
 DRAWN = ("resolution.lmr.*", "data.video_weight", "data.image_weight", "data.image_batch")
 FROZEN = ("kl", "lcr", "cov", "vf")

@@ -281,3 +281,11 @@ def test_a_batch_reads_only_the_kind_that_it_draws(shop: Workshop, monkeypatch: 
         drawn.append(batch.modality)
         read.clear()
     assert set(drawn) == {"image", "video"}
+
+
+def test_a_term_at_weight_zero_moves_nobodys_initial_parameters(shop: Workshop) -> None:
+    """LMR's token is the same whether or not another term, which draws parameters of its own, stands before it."""
+    masks = {"reg.terms.lmr.ratios": [0.5], "reg.terms.lmr.probabilities": [1.0]}
+    alone = vae_weights(shop.run("pretrain", with_terms(shop, "lmr", **masks)))
+    beside = vae_weights(shop.run("pretrain", with_terms(shop, "vf", "lmr", **masks, **at_zero("vf"))))
+    assert alone == beside

@@ -3,8 +3,8 @@
     torchrun --nproc_per_node 8 -m ssvae cell runs/sweeps/SWEEP/cells/CELL.yaml
 
 Every sweep writes the resolved config of each of its cells there. Finished stages are reused, interrupted ones go on.
-Ranks share training; the first one measures and writes. Training stages of different numbers of ranks are different
-stages (their ids differ), though they agree up to rounding.
+Ranks share training; the first one measures and writes. Any number of ranks makes the same stages, up to rounding (with
+train.rank_statistics=per_rank each number makes its own), so `run.py` finds them and collects them into its table.
 """
 
 from __future__ import annotations
@@ -30,11 +30,16 @@ def run(args: argparse.Namespace) -> int:
     from ssvae.core.progress import Progress, Silent
     from ssvae.core.ranks import Ranks
     from ssvae.stages.execute import Job, execute
+    from ssvae.stages.init import foreign_problems
     from ssvae.stages.plan import COMPUTED, plan_cell
+    from ssvae.stages.trained import unsafe_here
     from ssvae.sweep.console import RichProgress, make_console
     from ssvae.sweep.main import Sources
+    from ssvae.train.guard import NonFiniteLoss
 
     cfg = load_cell(args.config)
+    if problems := unsafe_here([cfg]) + foreign_problems([cfg]):
+        raise ValueError("; ".join(problems))
     root = project_root()
     build_accelerator(Precision.fp32)  # opens the process group, where there is one
     ranks = Ranks.current()
@@ -54,9 +59,16 @@ def run(args: argparse.Namespace) -> int:
         )
         for name, plan in plans.items():
             if name not in COMPUTED[cfg.stage] and not plan.finished:
-                raise ValueError(f"stage = {cfg.stage.value}: needs {name}-{plan.id}, which is not there")
+                raise ValueError(
+                    f"stage = {cfg.stage.value}: needs {name}-{plan.id}, which is not there; "
+                    "set stage: all in the config, or make that stage first"
+                )
         for name in [name for name in plans if name in COMPUTED[cfg.stage]]:
-            outcome = execute(Job(cfg, plans[name], plans, sources, root, progress, ranks), wait=True)
+            try:
+                outcome = execute(Job(cfg, plans[name], plans, sources, root, progress, ranks), wait=True)
+            except NonFiniteLoss as error:
+                console.print(f"{name}: {error}", markup=False, soft_wrap=True)
+                return 1
             if ranks.first:
                 console.print(f"{name}: {outcome}: {plans[name].folder}", markup=False, soft_wrap=True)
     return 0

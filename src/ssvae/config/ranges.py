@@ -37,7 +37,7 @@ LEAST: dict[type, dict[str, float]] = {
     LpipsConfig: {"weight": 0},
     CriticConfig: {"width": 1, "levels": 1, "temporal_levels": 1, "start_step": 1},
     StrengthConfig: {"kl": 0, "lcr": 0, "cov": 0},
-    VFConfig: {"size": 14, "cos_margin": 0, "distance_margin": 0},
+    VFConfig: {"size": 14},
     NoiseConfig: {"variance": 0},
     WeightConfig: {"value": 0},
     TrainConfig: {

@@ -188,7 +188,6 @@ class TermsConfig:
 @dataclass
 class RegConfig:
     name: str = MISSING
-    label: str = MISSING
     terms: TermsConfig = MISSING
 
 

@@ -30,7 +30,7 @@ def check(key: str, stage: VaeStageConfig, kind: TrainedStage, vae: VaeConfig, g
     # A term that is absent from this stage is judged in the stage where it is present.
     terms = terms_in(every, kind)
     key = f"{key}.terms"
-    yield from _strengths(key, terms)
+    yield from _strengths(key, terms, kind)
     if terms.lcr is not None:
         yield from window_problems(f"{key}.lcr.window", terms.lcr.window, grid)
         if not -1.0 <= terms.lcr.threshold <= 1.0:
@@ -48,12 +48,16 @@ def check(key: str, stage: VaeStageConfig, kind: TrainedStage, vae: VaeConfig, g
     if terms.lmr is not None:
         yield from _lmr(f"{key}.lmr", lmr_shape(terms.lmr, stage.resolution), grid)
     if terms.se is not None and grid is not None:
-        yield from _se(f"{key}.se.factors", terms.se, stage, grid)
+        yield from _se(f"{key}.se.factors", terms.se, terms.eq, stage, grid)
     yield from _combinations(key, terms)
 
 
-def _strengths(key: str, terms: TermsConfig) -> Iterator[Problem]:
+def _strengths(key: str, terms: TermsConfig, kind: TrainedStage) -> Iterator[Problem]:
     """Whose strength may be balanced at the encoder's last layer?"""
+    frozen = kind is TrainedStage.decoder_finetune
+    if frozen and terms.se is not None and terms.se.weight.policy is Policy.grad_ratio:
+        remedy = "decoder_finetune freezes the encoder, at which norms are taken: use fixed, or se.stages=[pretrain]"
+        yield Problem(f"{key}.se.weight.policy", "grad_ratio", remedy)
     if terms.kl is not None and terms.kl.weight.policy is not Policy.fixed:
         yield Problem(f"{key}.kl.weight.policy", "grad_ratio", "KL takes a fixed weight")
     if terms.predictive is not None and terms.predictive.motion.policy is not Policy.fixed:
@@ -84,6 +88,7 @@ def _vf(key: str, vf: VFConfig) -> Iterator[Problem]:
     if vf.model is None:
         remedy = "vf needs a DINOv2: a folder in transformers' format, or a name such as facebook/dinov2-large"
         yield Problem(f"{key}.model", "null", remedy)
+    yield from _margins(key, vf)
     if vf.size <= 0 or vf.size % DINO_PATCH:
         yield Problem(f"{key}.size", str(vf.size), f"must be a multiple of {DINO_PATCH}, the network's patch")
 
@@ -92,6 +97,12 @@ def _predictive(key: str, max_drop: float, grid: Grid | None) -> Iterator[Proble
     yield from _share(key, max_drop)
     if grid is not None and 0 < max_drop <= 1 and int((grid[0] - 1) * max_drop) < 1:
         yield Problem(key, str(max_drop), f"drops nothing of {grid[0]} latent frames: raise it, or take longer clips")
+
+
+def _margins(key: str, vf: VFConfig) -> Iterator[Problem]:
+    for name in ("cos_margin", "distance_margin"):
+        if not 0 <= getattr(vf, name) < 2:
+            yield Problem(f"{key}.{name}", str(getattr(vf, name)), "must lie in [0, 2), the range of 1 - cosine")
 
 
 def _eq(key: str, eq: EQConfig, stage: VaeStageConfig, grid: Grid | None) -> Iterator[Problem]:
@@ -113,8 +124,11 @@ def _eq(key: str, eq: EQConfig, stage: VaeStageConfig, grid: Grid | None) -> Ite
         yield Problem(f"{key}.rotations", str(list(eq.rotations)), "must be quarter turns out of 0, 1, 2, 3")
 
 
-def _se(key: str, se: SEConfig, stage: VaeStageConfig, grid: Grid) -> Iterator[Problem]:
+def _se(key: str, se: SEConfig, eq: EQConfig | None, stage: VaeStageConfig, grid: Grid) -> Iterator[Problem]:
     frames, height, width = grid
+    if eq is not None and eq.downscaled > 0 and len(eq.scales) == 2:
+        # The clip may have been scaled down before it is encoded.
+        height, width = (max(1, round(side * eq.scales[0] / 32)) for side in (height, width))
     factors, clip = list(se.factors), stage.resolution
     if not factors or min(factors) < 2:
         yield Problem(key, str(factors), "must be whole numbers of at least 2")
@@ -122,8 +136,8 @@ def _se(key: str, se: SEConfig, stage: VaeStageConfig, grid: Grid) -> Iterator[P
     if min(height, width) < min(factors) or (se.axes.value == "space_time" and frames - 1 < min(factors)):
         yield Problem(key, str(factors), f"none of them leaves a position of the latent grid {grid}")
         return
-    sides = ((height, clip.height), (width, clip.width))
-    smallest = min(max(1, side // max(factors)) * (pixels // side) for side, pixels in sides)
+    ratio = clip.height // grid[1]
+    smallest = min(max(1, side // max(factors)) * ratio for side in (height, width))
     needed = smallest_pair(stage.objective, critic=False)  # the critic is kept off this pair
     if smallest < needed:
         remedy = f"leaves {smallest} pixels, LPIPS needs {needed}: use smaller factors, or larger clips"

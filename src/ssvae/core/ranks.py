@@ -69,10 +69,15 @@ class Ranks:
     def average_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
         """Replace every gradient by its mean over ranks, in place.
 
-        All ranks must name the same parameters in the same order; one without a gradient counts as zero.
+        All ranks must name the same parameters in the same order. One without a gradient counts as zero, unless no rank
+        has one: then it stays without, and an optimiser leaves it alone as it would in a single process.
         """
         if self.world == 1:
             return
+        parameters = list(parameters)
+        has = torch.tensor([parameter.grad is not None for parameter in parameters], device=parameters[0].device)
+        anywhere = self.sum(has.float()).tolist()
+        parameters = [parameter for parameter, count in zip(parameters, anywhere, strict=True) if count]
         bucket: list[torch.nn.Parameter] = []
         values = 0
         for parameter in parameters:

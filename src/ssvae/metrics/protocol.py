@@ -21,8 +21,8 @@ KL_PROTOCOL = "kl_per_dim/1;nats"
 """KL of the posterior to N(0,1) divided by the number of latent dimensions."""
 POSTERIOR_STD_PROTOCOL = "posterior_std/1"
 """Mean over all latent dimensions of the posterior's standard deviation."""
-ROBUSTNESS_PROTOCOL = "psnr_under_latent_noise/1;range=0-1;clamped;cap=100dB"
-"""PSNR of decode(latent + s·latent_std·noise) against the original clip."""
+ROBUSTNESS_PROTOCOL = "psnr_under_latent_noise/2;range=0-1;clamped;cap=100dB"
+"""PSNR of decode(latent + s·latent_std·noise) against the original clip; since /2 each clip has a draw of its own."""
 
 
 def local_correlation_protocol(window: tuple[int, int, int]) -> str:

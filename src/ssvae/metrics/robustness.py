@@ -44,13 +44,15 @@ class NoiseRobustness:
         self._values: list[Tensor] = []
 
     @torch.no_grad()
-    def update(self, latent: Tensor, video: Tensor, generator: torch.Generator) -> None:
-        """Decode a batch at every level; ``generator`` is a CPU generator and gives one draw."""
+    def update(self, latent: Tensor, video: Tensor, draw: Tensor) -> None:
+        """Decode a batch at every level. draw: N(0,1) of the latent's shape; give each clip one of its own, so that the
+        size of a batch changes nothing."""
         check_ndim("latent", latent.shape, 5, "(B,C,F,h,w)")
         if latent.shape[1] != self._std.shape[0]:
             raise ValueError(f"latent has {latent.shape[1]} channels, latent_std {self._std.shape[0]}")
-        draw = torch.randn(latent.shape, generator=generator, dtype=torch.float32).to(latent)
-        step = draw * self._std.to(latent).view(1, -1, 1, 1, 1)
+        if draw.shape != latent.shape:
+            raise ValueError(f"draw has shape {tuple(draw.shape)}, the latents {tuple(latent.shape)}")
+        step = draw.to(latent) * self._std.to(latent).view(1, -1, 1, 1, 1)
         rows = [psnr(self._decode(latent + level * step).clamp(-1, 1), video) for level in self.noise]
         self._values.append(torch.stack(rows, 1).clamp_max(PSNR_CAP).cpu())
 
@@ -86,6 +88,7 @@ def noise_robustness(
     if len(latents) != len(videos):
         raise ValueError(f"{len(latents)} latents for {len(videos)} videos: each clip needs its own latent")
     robustness = NoiseRobustness(decode, latent_std, noise)
-    for latent, video in zip(latents.split(batch), videos.split(batch), strict=True):
-        robustness.update(latent, video, generator)
+    draws = torch.randn(latents.shape, generator=generator, dtype=torch.float32)
+    for latent, video, draw in zip(latents.split(batch), videos.split(batch), draws.split(batch), strict=True):
+        robustness.update(latent, video, draw)
     return robustness.compute()

@@ -47,6 +47,11 @@ _STORAGES = {
 }
 
 
+_KEYS = (str, int, float, bool, bytes, type(None))
+"""What may be a dictionary's key, or in a tuple that is one. Some dozen bytes can nest tuples so that their hash takes
+years."""
+
+
 class StoredStorage(NamedTuple):
     """Where a tensor's numbers lie: type, name of the record in the archive, number of elements."""
 
@@ -90,7 +95,13 @@ class Stub:
 
 
 class Table(dict[Any, Any]):
-    """Stands for OrderedDict; attributes that the pickle sets on it (a state dict's ``_metadata``) are dropped."""
+    """Stands for OrderedDict; attributes that the pickle sets on it (a state dict's ``_metadata``) are dropped.
+
+    It is made empty, as pickles of dictionaries make it: items come later, one by one, where keys are looked at.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
 
     def __setstate__(self, state: object) -> None:
         pass
@@ -144,8 +155,13 @@ def _check_sizes(data: bytes) -> None:
             raise pickle.UnpicklingError(f"memo number {argument} in a pickle of {len(data)} bytes")
 
 
-class _InertUnpickler(pickle.Unpickler):
-    """``find_class`` is the only way from a pickle to a name, and it imports nothing."""
+class _InertUnpickler(pickle._Unpickler):
+    """``find_class`` is the only way from a pickle to a name, and it imports nothing.
+
+    Python's own implementation, not the one in C: it lets every operation that hashes look at what it hashes first.
+    """
+
+    dispatch = dict(pickle._Unpickler.dispatch)
 
     def __init__(self, file: io.BytesIO, *, encoding: str) -> None:
         super().__init__(file, encoding=encoding)
@@ -165,3 +181,31 @@ class _InertUnpickler(pickle.Unpickler):
         if type(record) is not str or type(elements) is not int:
             raise pickle.UnpicklingError("a storage without a record or a number of elements")
         return StoredStorage(dtype, record, elements)
+
+
+def _looking_at_keys(operation: Any, keys: Any) -> Any:
+    """``operation`` of the unpickler, refused where one of ``keys(unpickler)`` is no plain value."""
+
+    def guarded(unpickler: Any) -> None:
+        for key in keys(unpickler):
+            if not _is_plain(key):
+                raise pickle.UnpicklingError(f"a {type(key).__name__} as a dictionary's key")
+        operation(unpickler)
+
+    return guarded
+
+
+def _is_plain(key: Any) -> bool:
+    """A value, a stub, or a tuple of those: what hashes in no time."""
+    simple = (*_KEYS, Stub, type)
+    return isinstance(key, simple) or (type(key) is tuple and all(isinstance(item, simple) for item in key))
+
+
+for _code, _keys in (
+    (pickle.SETITEM, lambda unpickler: unpickler.stack[-2:-1]),
+    (pickle.SETITEMS, lambda unpickler: unpickler.stack[::2]),
+    (pickle.DICT, lambda unpickler: unpickler.stack[::2]),
+    (pickle.ADDITEMS, lambda unpickler: unpickler.stack),
+    (pickle.FROZENSET, lambda unpickler: unpickler.stack),
+):
+    _InertUnpickler.dispatch[_code[0]] = _looking_at_keys(_InertUnpickler.dispatch[_code[0]], _keys)

@@ -111,13 +111,13 @@ def load_lpips(vgg: str | os.PathLike[str], heads: str | os.PathLike[str] | None
     model = LPIPS()
     trunk = {key: value for key, value in _read(Path(vgg), "VGG16").items() if key.startswith("features.")}
     _fill(dict(model.trunk.named_parameters()), trunk, Path(vgg))
-    head_path = Path(heads) if heads is not None else _torchmetrics_heads()
+    head_path = Path(heads) if heads is not None else shipped_heads()
     tensors = {key: value.flatten() for key, value in _read(head_path, "LPIPS heads").items()}
     _fill({f"lin{i}.model.1.weight": head for i, head in enumerate(model.heads)}, tensors, head_path)
     return model
 
 
-def _torchmetrics_heads() -> Path:
+def shipped_heads() -> Path:
     """The heads file that torchmetrics' wheel contains."""
     spec = importlib.util.find_spec("torchmetrics")
     if spec is None or spec.origin is None:

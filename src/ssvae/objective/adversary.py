@@ -80,8 +80,7 @@ class Adversary:
         """Gradients of the hinge loss 0.5·(relu(1 - D(real)) + relu(1 + D(fake))), averaged over the critics.
 
         real, fake (B,3,T,H,W); fake is detached here. Returns detached scalars: ``critic`` (the loss), the mean logits
-        ``critic/real`` and ``critic/fake``, and ``critic/grad_norm``, the 2-norm of all gradients of this rank: a
-        finite loss can have gradients that are not, and what is not finite must stop :meth:`step`.
+        ``critic/real`` and ``critic/fake``.
         """
         of_real, of_fake = self.critic(real.detach()), self.critic(fake.detach())
         loss = 0.5 * (
@@ -89,13 +88,17 @@ class Adversary:
             + _mean(of_fake, lambda logits: F.relu(1.0 + logits).mean())
         )
         loss.backward()
-        gradients = [parameter.grad for parameter in self.parameters() if parameter.grad is not None]
         return {
             "critic": loss.detach(),
             "critic/real": _mean(of_real, torch.mean).detach(),
             "critic/fake": _mean(of_fake, torch.mean).detach(),
-            "critic/grad_norm": torch.nn.utils.get_total_norm(gradients).detach(),
         }
+
+    def gradient_norm(self) -> Tensor:
+        """2-norm of all accumulated gradients, detached: a finite loss can have gradients that are not, and what is not
+        finite must stop :meth:`step`. Take it once the ranks have averaged theirs."""
+        gradients = [parameter.grad for parameter in self.parameters() if parameter.grad is not None]
+        return torch.nn.utils.get_total_norm(gradients).detach()
 
     def step(self) -> None:
         """Apply the accumulated gradients."""

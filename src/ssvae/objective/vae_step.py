@@ -137,7 +137,7 @@ def vae_step(
     terms: dict[str, Tensor] = {}
     for regularizer in regularizers.values():
         terms.update(regularizer.terms(context))
-    balanced = [name for name, term in terms.items() if _is_balanced(weights[name], term, run.leaf)]
+    balanced = [name for name, term in terms.items() if _is_balanced(weights[name], term, run.leaf, inputs.ranks)]
     lasting = any(term.requires_grad for term in terms.values())
     reference = None
     if balanced:
@@ -169,7 +169,7 @@ def vae_step(
         torch.autograd.backward(run.graph, rest)
     if train_encoder:
         assert run.leaf.grad is not None
-        torch.autograd.backward(run.moments, run.leaf.grad)
+        torch.autograd.backward(run.moments, run.leaf.grad.to(run.moments))
     return StepOutput(total, scalars, context)
 
 
@@ -191,7 +191,8 @@ def _forward(
         encoded = regularizer.prepare(encoded, inputs.draws[name])
     with torch.set_grad_enabled(train_encoder and torch.is_grad_enabled()):
         moments = vae.encode_moments(encoded)
-    leaf = moments.detach()
+    # Terms and their gradients are float32 or wider: LCR's share is smaller than bfloat16's last digit.
+    leaf = moments.detach().float() if moments.dtype in (torch.bfloat16, torch.float16) else moments.detach()
     if train_encoder:
         leaf.requires_grad_()
     posterior = Posterior.from_moments(leaf)
@@ -216,10 +217,14 @@ def _adversarial(
     return loss.detach(), weight, weight * at_pixels
 
 
-def _is_balanced(weight: Weight, term: Tensor, leaf: Tensor) -> bool:
-    """Does this term need gradient norms? A hinge that is satisfied has no gradient: nothing to balance."""
+def _is_balanced(weight: Weight, term: Tensor, leaf: Tensor, ranks: Ranks) -> bool:
+    """Does this term need gradient norms? A hinge that is satisfied has no gradient: nothing to balance.
+
+    Ranks meet to agree on norms, so among several the answer must not hang on a number that may differ in a digit.
+    """
     adaptive = weight.policy == "grad_ratio" and weight.value != 0.0
-    return adaptive and leaf.requires_grad and term.requires_grad and float(term.detach()) != 0.0
+    needed = adaptive and leaf.requires_grad and term.requires_grad
+    return needed and (ranks.world > 1 or float(term.detach()) != 0.0)
 
 
 def _at_theta(run: _Forward, theta: nn.Parameter, at_leaf: Tensor, ranks: Ranks) -> Tensor:

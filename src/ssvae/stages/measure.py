@@ -60,7 +60,11 @@ def run(
         latent = posterior.mode()
         decoded = vae.decode(latent)
         reconstruction.update(decoded, video)
-        robustness.update(latent, video, torch_generator(NOISE_SEED, "measure/noise", done))
+        draws = [
+            torch.randn(latent.shape[1:], generator=torch_generator(NOISE_SEED, "measure/noise", done + place))
+            for place in range(len(batch.keys))
+        ]
+        robustness.update(latent, video, torch.stack(draws))
         means.append(posterior.mean.cpu())
         logvars.append(posterior.logvar.cpu())
         if len(kept) < samples:
@@ -68,6 +72,8 @@ def run(
         keys += batch.keys
         done += len(batch.keys)
         progress.advance(done)
+    if not means:
+        raise ValueError(f"data: no held-out clip could be read ({source.rejected}); nothing can be measured")
     window, block = (_triple(values) for values in (score.window, score.block))
     report = latent_report(torch.cat(means), torch.cat(logvars), block, window, keys=keys)
     values = [*reconstruction.compute(keys), *report.values, *robustness.compute(keys)]

@@ -1,7 +1,7 @@
 """Which stages a cell consists of, and the identity of each.
 
 A stage's identity is the hash of the values it declares as scientific, the fingerprint of the content it reads, the
-versions of the components that make its numbers, its parents' identities and the seed. Names and labels, paths,
+versions of the components that make its numbers, its parents' identities and the seed. Names, paths,
 workers, launch and tracking do not count.
 """
 
@@ -18,9 +18,11 @@ from ssvae.config.reg import TrainedStage, lmr_shape, terms_in
 from ssvae.config.resolution import ResolutionConfig
 from ssvae.config.run import StageName
 from ssvae.config.score import MeasureConfig, Weights
+from ssvae.config.train import RankStatistics
 from ssvae.config.tree import Config, VaeStageConfig
 from ssvae.config.vae import VaeConfig
 from ssvae.core.identity import file_sha256, fingerprint
+from ssvae.models.lpips import shipped_heads
 from ssvae.stages.init import weights_fingerprint
 from ssvae.stages.versions import REGULARIZERS, VERSIONS
 
@@ -39,7 +41,7 @@ COMPUTED: dict[StageName, tuple[str, ...]] = {
 """What ``stage=...`` computes; the other stages that it needs must be there."""
 
 Fingerprints = Callable[[DataConfig], str]
-_COSMETIC = ("name", "label")
+_COSMETIC = ("name",)
 _CARRIED_OUT = ("gradient_checkpointing",)
 """Settings of a training that change no number."""
 
@@ -92,7 +94,9 @@ def plan_cell(
 
     def train(name: str, stage: VaeStageConfig, kind: TrainedStage, parents: tuple[str, ...]) -> None:
         science = _vae_science(cfg.vae, stage, kind, fingerprints)
-        add(name, {**science, "seed": cfg.seed, "ranks": world}, parents)
+        # With shared statistics any number of ranks makes the same numbers, up to rounding.
+        apart = stage.train.rank_statistics is RankStatistics.per_rank
+        add(name, {**science, "seed": cfg.seed, "ranks": world if apart else 1}, parents)
 
     if stages.base is not None:
         train("base", stages.base, TrainedStage.pretrain, ())
@@ -134,6 +138,8 @@ def _vae_science(
     for name in ("vgg", "heads"):
         path = getattr(stage.objective.lpips, name)
         objective["lpips"][name] = None if path is None else file_sha256(Path(path))
+    if stage.objective.lpips.vgg is not None and stage.objective.lpips.heads is None:
+        objective["lpips"]["heads"] = file_sha256(shipped_heads())
     train = plain(stage.train)
     for name in _CARRIED_OUT:
         del train[name]
@@ -179,7 +185,7 @@ def data_science(data: DataConfig, fingerprints: Fingerprints) -> dict[str, Any]
 
 
 def plain(value: Any) -> Any:
-    """A config node as plain values, without names and labels."""
+    """A config node as plain values, without names."""
     if hasattr(value, "__dataclass_fields__"):
         value = asdict(value)
     if isinstance(value, dict):

@@ -34,7 +34,7 @@ from ssvae.models.dit import VideoDiT
 from ssvae.models.features import FRAMES, SIDE, load_probe_features, load_probe_judge, standard_clip
 from ssvae.models.vae import VideoVAE
 from ssvae.models.weights import load_vae_folder
-from ssvae.stages.source import Source
+from ssvae.stages.source import Source, clips_at_once
 from ssvae.stages.trained import vae_folder
 from ssvae.train.dit_loop import train_dit, validation_loss
 
@@ -181,13 +181,15 @@ def _scores(
         )
         generated = generate(dit, noise, [conditions.heldout[row] for row in rows], sample, stage.probe.flow.shift)
         for name, latents in (("", generated), ("_gaussian", noise)):
-            videos = _decode(vae, _denormalize(cache, latents))
+            videos = _decode(vae, _denormalize(cache, latents), clips_at_once(stage.resolution))
             if not name and start < samples:
                 for row, video in zip(rows, videos, strict=True):
                     if row < samples:
                         write_video(folder / "samples" / f"generated_{row}.mp4", video, stage.resolution.fps)
             made[name].append(standard_clip(videos))
-        made["_reconstruction"].append(standard_clip(_decode(vae, heldout.raw(slice(rows.start, rows.stop)))))
+        made["_reconstruction"].append(
+            standard_clip(_decode(vae, heldout.raw(slice(rows.start, rows.stop)), clips_at_once(stage.resolution)))
+        )
         progress.advance(rows.stop)
     calibrated = _calibrated(stage)
     reference = extract_features(network, real)
@@ -209,9 +211,10 @@ def _calibrated(stage: ProbeStageConfig) -> bool:
     return stage.data.kind is DataKind.synthetic and (clip.frames, clip.height, clip.width, clip.fps) == trained_on
 
 
-def _decode(vae: VideoVAE, latents: Tensor) -> Tensor:
-    """Clips in [-1, 1] on the CPU."""
-    return vae.decode(latents.to(vae.latent_mean.device)).clamp(-1, 1).cpu()
+def _decode(vae: VideoVAE, latents: Tensor, at_once: int) -> Tensor:
+    """Clips in [-1, 1] on the CPU, ``at_once`` decoded together."""
+    device = vae.latent_mean.device
+    return torch.cat([vae.decode(part.to(device)).clamp(-1, 1).cpu() for part in latents.split(at_once)])
 
 
 def generate(

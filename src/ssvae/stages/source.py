@@ -65,16 +65,17 @@ class Source:
         self._rejects = RejectLog(limit=self._limit)
         self._noted: tuple[Path, int] | None = None
 
-    def count_rejects(self, folder: Path) -> None:
+    def count_rejects(self, folder: Path, note: bool = True) -> None:
         """Count unusable clips for the stage in ``folder`` from here on, with those that a stopped attempt met.
 
-        They are written to ``rejects.json`` when they are met: steps before a checkpoint are never read again.
+        They are written to ``rejects.json`` when they are met: steps before a checkpoint are never read again. note:
+        is this the process that writes? Each rank counts what it reads, and the share limit is each one's own.
         """
         self._rejects = RejectLog(limit=self._limit)
         path = folder / "rejects.json"
         if path.exists():
             self._rejects.load_state(read_json(path))
-        self._noted = (path, len(self._rejects.reasons))
+        self._noted = (path, len(self._rejects.reasons)) if note else None
 
     @property
     def rejected(self) -> dict[str, int]:
@@ -151,6 +152,22 @@ class Source:
         self._note_rejects()
         if group:
             yield _stack(group)
+
+
+PIXELS_AT_ONCE = 4_000_000
+"""Pixels (frames x height x width over all clips) of one pass without gradients: 10 GB at the published widths."""
+
+
+def clips_at_once(resolution: ResolutionConfig) -> int:
+    """How many clips a pass without gradients takes, so that its memory stays below a training step's."""
+    return max(1, PIXELS_AT_ONCE // (resolution.frames * resolution.height * resolution.width))
+
+
+def data_name(data: DataConfig) -> str:
+    """What a record calls a data set: its kind, or the names of its folders, without where they lie."""
+    if data.path is None:
+        return data.kind.value
+    return ",".join(Path(part.strip()).name for part in data.path.split(","))
 
 
 def _stack(clips: Sequence[EvaluationClip]) -> WindowBatch:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
@@ -19,7 +19,7 @@ from ssvae.build import (
 )
 from ssvae.config.checks import place
 from ssvae.config.data import DataConfig
-from ssvae.config.reg import TrainedStage, terms_in
+from ssvae.config.reg import TermsConfig, TrainedStage, terms_in
 from ssvae.config.run import RuntimeConfig
 from ssvae.config.train import Precision, RankStatistics
 from ssvae.config.tree import Config, VaeStageConfig
@@ -30,9 +30,11 @@ from ssvae.core.seeds import seed_everything
 from ssvae.models.statistics import measure_statistics
 from ssvae.models.vae import VideoVAE
 from ssvae.models.weights import save_vae
+from ssvae.objective.weighting import Weight
+from ssvae.regularizers.base import Regularizer
 from ssvae.stages.parts import parts_of
 from ssvae.stages.plan import COMPUTED, TRAINING
-from ssvae.stages.source import Source
+from ssvae.stages.source import Source, clips_at_once, data_name
 from ssvae.train.vae_loop import train_vae
 
 logger = logging.getLogger(__name__)
@@ -68,10 +70,7 @@ def train_and_store(job: Training, vae: VideoVAE, kind: TrainedStage, continued:
     stage, folder = job.stage, job.folder
     accelerator = build_accelerator(stage.train.precision)
     ranks = Ranks.current()
-    # One stream for the weights of the other parts, whatever ran before in this process.
-    seed_everything(job.seed, "init/regularizers")
-    terms = terms_in(stage.reg.terms, kind)
-    regularizers, weights = build_regularizers(terms, vae, stage.resolution)
+    regularizers, weights = _regularizers(job, vae, kind)
     nll = build_nll(stage.objective)
     if nll.perceptual is None:
         logger.info("LPIPS is off: objective.lpips.vgg names no weight file")
@@ -85,7 +84,7 @@ def train_and_store(job: Training, vae: VideoVAE, kind: TrainedStage, continued:
     for regularizer in regularizers.values():
         regularizer.check_grid(grid)
     source = job.sources(stage.data)
-    source.count_rejects(folder)
+    source.count_rejects(folder, note=ranks.first)
     batches = source.batches(
         stage.data,
         resolution,
@@ -125,17 +124,33 @@ def train_and_store(job: Training, vae: VideoVAE, kind: TrainedStage, continued:
     write_json(folder / "metrics.json", [])
 
 
+def _regularizers(job: Training, vae: VideoVAE, kind: TrainedStage) -> tuple[dict[str, Regularizer], dict[str, Weight]]:
+    """Those of the stage, in their order. Each is built at the start of the same stream of random numbers, so that
+    another term, which may have weight 0, moves nobody's initial parameters."""
+    terms = terms_in(job.stage.reg.terms, kind)
+    regularizers: dict[str, Regularizer] = {}
+    weights: dict[str, Weight] = {}
+    for field in fields(terms):
+        if (term := getattr(terms, field.name)) is not None:
+            seed_everything(job.seed, "init/regularizers")
+            built, strengths = build_regularizers(TermsConfig(**{field.name: term}), vae, job.stage.resolution)
+            regularizers.update(built)
+            weights.update(strengths)
+    return regularizers, weights
+
+
 @torch.no_grad()
 def _store(vae: VideoVAE, where: Path, stage: VaeStageConfig, source: Source, progress: Progress) -> int:
     """Measure latent mean and std per channel on training clips, keep them with the weights; returns the clip count."""
     vae.eval()
     wanted = min(STATISTICS_CLIPS, STATISTICS_PER_CLIP * len(source.train))
+    at_once = min(16, clips_at_once(stage.resolution))
     progress.start("latent statistics", wanted, 0)
     statistics = measure_statistics(
         vae,
-        (batch.video for batch in source.windows(source.train, stage.resolution, wanted, 16)),
+        (batch.video for batch in source.windows(source.train, stage.resolution, wanted, at_once)),
         fps=stage.resolution.fps,
-        data=stage.data.kind.value if stage.data.path is None else Path(stage.data.path).name,
+        data=data_name(stage.data),
         fingerprint=source.fingerprint,
         split="training clips",
         advance=progress.advance,

@@ -19,7 +19,7 @@ from ssvae.stats.spectrum import SPECTRUM_PROTOCOL
 from ssvae.train import dit_loop, vae_loop
 
 DATA = 1
-MEASURE = 1
+MEASURE = 2
 LATENTS = 1
 PROBE = 1
 VAE = 1

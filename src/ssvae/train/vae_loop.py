@@ -122,6 +122,8 @@ def train_vae(
                 adversary=playing,
                 train_encoder=train_encoder,
             )
+            # Before the critic's turn: a regulariser remembers its latest draw.
+            seen = _diagnostics(regularizers, out.context) if cadence.logs(step, settings.steps) else {}
             critic: dict[str, Tensor] = {}
             if playing is not None:
                 real, fake = out.context.target, out.context.reconstruction
@@ -134,6 +136,7 @@ def train_vae(
         norm = torch.nn.utils.clip_grad_norm_(trained, limit)
         if playing is not None:
             ranks.average_gradients(playing.parameters())
+            critic["critic/grad_norm"] = playing.gradient_norm()
         if guard.allows(step, loss=out.loss, gradient_norm=norm, **critic):
             optimizer.step()
             if playing is not None:
@@ -146,7 +149,7 @@ def train_vae(
         # -------- end of the update
 
         if cadence.logs(step, settings.steps):
-            values = {"loss": out.loss, **out.scalars, **critic, **_diagnostics(regularizers, out.context)}
+            values = {"loss": out.loss, **out.scalars, **critic, **seen}
             scalars = {**_over_ranks(values, ranks), "grad_norm": float(norm)}
             if log is not None:
                 log.write(step, {**scalars, "lr": rate, "skipped": float(guard.skipped)})

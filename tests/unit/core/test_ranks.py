@@ -20,9 +20,11 @@ def _member(rank: int, store: str, out: str) -> None:
         "gloo", init_method=f"file://{store}", rank=rank, world_size=2, timeout=timedelta(seconds=60)
     )
     ranks = Ranks.current()
-    big, small, unused = (torch.nn.Parameter(torch.zeros(shape)) for shape in ((3, 2), (5,), (2,)))
+    big, small, lone, unused = (torch.nn.Parameter(torch.zeros(shape)) for shape in ((3, 2), (5,), (2,), (4,)))
+    if rank == 0:
+        lone.grad = torch.ones(2)
     big.grad, small.grad = torch.full((3, 2), 1.0 + rank), torch.arange(5.0) * rank
-    ranks.average_gradients([big, small, unused])
+    ranks.average_gradients([big, small, lone, unused])
     guard = Guard(limit=1, ranks=ranks)
     loss = torch.tensor(float("nan") if rank == 1 else 1.0)
     verdicts = [guard.allows(1, loss=torch.tensor(1.0)), guard.allows(2, loss=loss)]
@@ -39,7 +41,8 @@ def _member(rank: int, store: str, out: str) -> None:
             "all": (ranks.all(True), ranks.all(rank == 0)),
             "slice": ranks.slice(torch.arange(6)),
             "shared": ranks.share({"from": rank}),
-            "gradients": [big.grad, small.grad, unused.grad],
+            "gradients": [big.grad, small.grad, lone.grad],
+            "unused": unused.grad is None,
             "verdicts": verdicts,
             "stopped": stopped,
         },
@@ -73,12 +76,13 @@ def test_slices_are_the_parts_of_the_whole(pair: list[dict[str, object]]) -> Non
     assert torch.equal(torch.cat([one["slice"] for one in pair]), torch.arange(6))  # type: ignore[misc]
 
 
-def test_gradients_become_their_mean_and_a_missing_one_counts_as_zero(pair: list[dict[str, object]]) -> None:
+def test_gradients_become_their_mean_and_one_missing_on_a_rank_counts_as_zero(pair: list[dict[str, object]]) -> None:
     for one in pair:
-        big, small, unused = one["gradients"]  # type: ignore[misc]
+        big, small, lone = one["gradients"]  # type: ignore[misc]
         assert torch.equal(big, torch.full((3, 2), 1.5))
         assert torch.equal(small, torch.arange(5.0) / 2)
-        assert torch.equal(unused, torch.zeros(2))
+        assert torch.equal(lone, torch.full((2,), 0.5))
+        assert one["unused"], "an optimiser leaves alone what no rank used, as in one process"
 
 
 def test_one_ranks_nan_stops_the_update_on_both_and_the_limit_raises_on_both(pair: list[dict[str, object]]) -> None:

@@ -33,19 +33,21 @@ def test_a_decoder_that_ignores_its_latent_is_perfectly_robust() -> None:
     assert rows[0].value == rows[1].value
 
 
-def test_pieces_merge_and_the_generator_decides_the_draw() -> None:
+def test_pieces_merge_and_the_size_of_a_batch_changes_nothing() -> None:
     latent, std = latents(), torch.ones(3)
-    drawn = generator(3)
+    draw = torch.randn(latent.shape, generator=generator(3))
     whole, left, right = (NoiseRobustness(lambda z: z, std, (0.3,)) for _ in range(3))
-    whole.update(latent[:4], latent[:4], drawn)
-    whole.update(latent[4:], latent[4:], drawn)
-    again = generator(3)
-    left.update(latent[:4], latent[:4], again)
-    right.update(latent[4:], latent[4:], again)
+    whole.update(latent, latent, draw)
+    left.update(latent[:4], latent[:4], draw[:4])
+    right.update(latent[4:], latent[4:], draw[4:])
     left.merge(right)
     assert left.compute() == whole.compute()
+    same = [noise_robustness(lambda z: z, latent, std, latent, generator(3), (0.3,), batch) for batch in (1, 3, 99)]
+    assert same[0] == same[1] == same[2] == whole.compute()
     other = noise_robustness(lambda z: z, latent, std, latent, generator(4), noise=(0.3,))
     assert other[0].value != whole.compute()[0].value
+    with pytest.raises(ValueError, match="draw has shape"):
+        whole.update(latent, latent, draw[:1])
 
 
 def test_mistakes_are_refused() -> None:

@@ -92,7 +92,6 @@ ONE_VALUE = [
     ("runtime.log_every=7", NOTHING),
     ("sweep.name=mine", NOTHING),
     ("train.name=other", NOTHING),
-    ("reg.label=other", NOTHING),
     ("resolution.fps=8.0", NOTHING),  # 8.0 is 8
 ]
 
@@ -143,7 +142,7 @@ def expected(key: str) -> set[str]:
     words = key.split(".")
     if words[-1] in ("stages", "gradient_checkpointing"):
         return NOTHING  # where else a term is present; how a number is computed
-    if words[-1] in ("name", "label", "path", "image_path", "kind") or "synthetic" in words:
+    if words[-1] in ("name", "path", "image_path", "kind") or "synthetic" in words:
         return NOTHING  # what data are is in their fingerprint
     if words[0] in ("vae", "seed"):
         return EVERYTHING
@@ -168,7 +167,7 @@ def expected_with_finetune(key: str) -> set[str]:
     words = key.split(".")
     tuned = {"decoder_finetune", "measure", "probe"}
     if words[:2] == ["stages", "decoder_finetune"]:
-        if words[-1] in ("name", "label", "path", "image_path", "kind", "gradient_checkpointing"):
+        if words[-1] in ("name", "path", "image_path", "kind", "gradient_checkpointing"):
             return NOTHING
         if words[-1] == "stages":
             return NOTHING if words[4] == "lmr" else tuned  # the change makes the other terms present here
@@ -321,10 +320,11 @@ def test_cells_that_differ_in_the_second_stage_only_share_the_first() -> None:
     assert len({cell["decoder_finetune"] for cell in (plain, noisy, masked)}) == 3
 
 
-def test_ranks_count() -> None:
-    one = plan_cell(config(), Path("/x"), content)
-    two = plan_cell(config(), Path("/x"), content, world=2)
-    assert one["pretrain"].id != two["pretrain"].id
+def test_ranks_count_where_each_takes_its_own_statistics() -> None:
+    apart = config("train.rank_statistics=per_rank")
+    for cfg, same in ((config(), True), (apart, False)):
+        one, two = (plan_cell(cfg, Path("/x"), content, world=world) for world in (1, 2))
+        assert (one["pretrain"].id == two["pretrain"].id) == same
 
 
 def test_initial_weights_count_by_content(tmp_path: Path) -> None:
