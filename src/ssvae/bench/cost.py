@@ -19,7 +19,6 @@ from typing import Any
 from ssvae.bench.cost_dinov2 import OTHERWISE, published_size
 from ssvae.bench.cost_grid import GridStage, grid_stages
 from ssvae.bench.cost_stage import DRAWS, SHAPES_VARY, StageCost, cost_key, has_images, load_of, stage_cost
-from ssvae.config.train import Precision
 from ssvae.config.tree import Config
 from ssvae.core.progress import Progress
 
@@ -131,10 +130,8 @@ def grid_cost(cells: Sequence[Config], assumed: Assumed, absent: Sequence[str], 
 
 
 def default_device(cells: Sequence[Config]) -> str:
-    """``h100`` for a grid that trains a VAE in bfloat16, ``cpu`` for any other."""
-    stages = [getattr(cfg.stages, name) for cfg in cells for name in ("base", "pretrain", "decoder_finetune")]
-    half = any(stage is not None and stage.train.precision is Precision.bf16 for stage in stages)
-    return "h100" if half else "cpu"
+    """``cpu`` for a grid of laptop experiments (``exp=cpu*``), ``h100`` for any other."""
+    return "cpu" if all(cfg.exp.startswith("cpu") for cfg in cells) else "h100"
 
 
 def notes(rows: Sequence[Row], assumed: Assumed, absent: Sequence[str]) -> list[str]:

@@ -91,9 +91,10 @@ class VaeUpdate:
 
     def _update(self, size: tuple[int, ...], critic: bool) -> None:
         adversary = self._adversary if critic else None
+        vae = Cast(self._vae, self._dtype)
         out = vae_step(
             self._inputs(size),
-            vae=self._vae,
+            vae=vae,
             regularizers=self._regularizers,
             weights=self._weights,
             nll=self._nll,
@@ -103,13 +104,28 @@ class VaeUpdate:
         if adversary is not None:
             real, fake = out.context.target, out.context.reconstruction
             if adversary.alternate:
-                real, fake = reconstruct(self._inputs(size), vae=self._vae, regularizers=self._regularizers)
+                real, fake = reconstruct(self._inputs(size), vae=vae, regularizers=self._regularizers)
             adversary.backward(real, fake)
 
     def _inputs(self, size: tuple[int, ...]) -> StepInputs:
         generator = torch.Generator()
         video = torch.empty(size, dtype=self._dtype, device=META)
         return StepInputs(video, generator, dict.fromkeys(self._regularizers, generator))
+
+
+class Cast:
+    """A VAE whose decoder takes latents of any dtype, as under autocast: a step keeps latents in float32."""
+
+    def __init__(self, vae: VideoVAE, dtype: torch.dtype) -> None:
+        self._vae = vae
+        self._dtype = dtype
+        self.encoder_theta, self.decoder_theta = vae.encoder_theta, vae.decoder_theta
+
+    def encode_moments(self, video: Tensor) -> Tensor:
+        return self._vae.encode_moments(video)
+
+    def decode(self, latent: Tensor) -> Tensor:
+        return self._vae.decode(latent.to(self._dtype))
 
 
 class ProbeUpdate:

@@ -182,6 +182,6 @@ def test_without_a_peak_there_are_no_hours() -> None:
 
 def test_default_device() -> None:
     assert default_device(cells()) == "cpu"
-    assert default_device(cells("train.precision=bf16")) == "h100"
-    assert default_device(cells("probe.train.precision=bf16")) == "cpu"
+    paper = [replace(cell, exp="paper_256p") for cell in cells()]
+    assert default_device(paper) == default_device([*cells(), *paper]) == "h100"
     assert {"h100", "cpu"} <= DEVICES.keys()
