@@ -112,3 +112,21 @@ def test_terms_compose_on_the_command_line_and_the_row_says_so(root: Path) -> No
     (stage,) = (root / "runs" / "stages").glob("pretrain-*")
     logged = (stage / "steps.jsonl").read_text()
     assert all(f'"{name}"' in logged for name in ("kl", "lcr", "se", "lmr/masked_fraction", "kl/weight"))
+
+
+@pytest.mark.parametrize("kind", ["lpips", "dinov2"])
+def test_networks_from_outside_are_judged_before_anything_runs(
+    kind: str, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wrong = tmp_path / "weights.pth"
+    wrong.write_text("no weights")
+    (tmp_path / "dinov2").mkdir()
+    given = {
+        "lpips": (f"objective.lpips.vgg={wrong}",),
+        "dinov2": ("reg=vf", f"reg.terms.vf.model={tmp_path / 'dinov2'}"),
+    }[kind]
+    before = sorted((root / "runs").rglob("*"))
+    assert run_here("stage=pretrain", *given) == 2
+    said = capsys.readouterr().err
+    assert str(tmp_path) in said and "Traceback" not in said
+    assert sorted((root / "runs").rglob("*")) == before
