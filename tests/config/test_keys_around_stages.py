@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import yaml
-from filled_config import leaves
 from hydra import compose, initialize_config_dir
 from key_cases import SHARED
 from omegaconf import OmegaConf
 
+from filled_config import leaves
 from ssvae.config.compose import CONF, resolve
 from ssvae.config.run import TrackConfig
 from ssvae.config.tree import register
