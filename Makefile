@@ -11,8 +11,8 @@ test: .venv/.installed-dev
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 check: .venv/.installed-dev
-	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
+	$(BIN)/ruff format --no-cache --check .
+	$(BIN)/ruff check --no-cache .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 

@@ -32,6 +32,7 @@ BAD = [
     (("data=webdataset", "data.path=/no/such/folder"), "data.path", "no such folder"),
     (("data=webdataset", "data.path=https://host/clips"), "data.path", "local folder"),
     (("data.image_path=/no/such/folder",), "data.image_path", "no such folder"),
+    (("data.path=/tmp",), "data.path", "add data=webdataset"),
     (("data.synthetic=null",), "data.synthetic", "conf/data/synthetic.yaml"),
     (("data.synthetic.frames=8",), "data.synthetic.frames", "do not fit"),
     (("data.heldout_share=0",), "data.heldout_share", "(0, 1)"),

@@ -34,7 +34,7 @@ def unloaded_dinov2(model: str, size: int) -> DinoV2Features:
     try:
         from transformers import Dinov2Config, Dinov2Model
     except ImportError as error:
-        raise ValueError("reg.terms.vf: its DINOv2 is that of transformers: pip install 'ssvae[dino]'") from error
+        raise ValueError("reg.terms.vf: its DINOv2 is that of transformers: pip install -e '.[dino]'") from error
     if Path(model).is_dir():
         config = Dinov2Config.from_pretrained(model, local_files_only=True)
     else:

@@ -58,6 +58,15 @@ def main(argv: Sequence[str]) -> int:
         # By the convention of the whole package a ValueError is the user's mistake, and its text names the remedy.
         sys.stderr.write(f"{args.verb}: {error}\n")
         return 2
+    except RuntimeError as error:
+        # A CPU has no error class of its own for this.
+        if "allocate memory" not in str(error) and "out of memory" not in str(error):
+            raise
+        sys.stderr.write(
+            f"{args.verb}: out of memory ({str(error).splitlines()[0][:120]}); smaller pieces need less: "
+            "--tile, --chunk, --size or --batch, where the verb has them\n"
+        )
+        return 1
     except KeyboardInterrupt:
         sys.stderr.write(f"{args.verb}: interrupted\n")
         return 130

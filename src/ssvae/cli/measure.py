@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 HELP = "spectra, eigenspectrum and reconstruction of any VAE on any clips"
 SSIM_WINDOW = 11
+WRITTEN = ("metrics.json", "curves.json", "run.json")
 DOWN_FACTORS = (8, 4, 2, 1)
 """Of the down-and-up baseline: the first that divides the frame."""
 
@@ -141,6 +142,9 @@ def _check_out(out: Path) -> None:
         raise ValueError(
             f"--out {out}: is the run folder of a stage, which nothing else may write to; give another folder"
         )
+    others = sorted(path.name for path in out.iterdir() if path.name not in WRITTEN) if out.exists() else []
+    if others:
+        raise ValueError(f"--out {out}: holds other things ({', '.join(others[:3])}); give a new or an empty folder")
 
 
 def _window(args: argparse.Namespace) -> ClipWindow:

@@ -125,6 +125,9 @@ def _data(key: str, data: DataConfig) -> Iterator[Problem]:
             f"{key}.heldout_share", str(data.heldout_share), "must lie in (0, 1): metrics need held-out clips"
         )
     if data.kind is DataKind.synthetic:
+        if data.path is not None:
+            remedy = "data=synthetic renders its own clips and reads no folder: add data=webdataset"
+            yield Problem(f"{key}.path", data.path, remedy)
         if data.synthetic is None:
             yield Problem(f"{key}.synthetic", "null", "data=synthetic needs it: see conf/data/synthetic.yaml")
         elif data.synthetic.size % 2:
@@ -134,7 +137,11 @@ def _data(key: str, data: DataConfig) -> Iterator[Problem]:
     else:
         yield from _folders(f"{key}.path", data.path)
     if data.image_path is not None:
-        yield from _folders(f"{key}.image_path", data.image_path)
+        unusable = list(_folders(f"{key}.image_path", data.image_path))
+        yield from unusable
+        if not unusable and data.image_weight == 0:
+            remedy = f"no step would read it: {key}.image_weight is 0"
+            yield Problem(f"{key}.image_path", data.image_path, remedy)
     if data.image_weight + data.video_weight <= 0:
         yield Problem(f"{key}.video_weight", str(data.video_weight), "and image_weight must not both be 0")
 

@@ -11,6 +11,9 @@ from torch import Tensor, nn
 
 from ssvae.models.norm import ChannelRMSNorm
 
+FUSED_ABOVE = 1024
+"""Tokens above which memory counts for more, on a CPU, than the last digit: a latent frame of 512 x 512 pixels."""
+
 
 class FrameAttention(nn.Module):
     """Single-head attention within each frame, added to its input.
@@ -34,6 +37,9 @@ class FrameAttention(nn.Module):
         frames = x.transpose(1, 2).reshape(b * t, c, h, w)
         qkv = self.to_qkv(self.norm(frames))
         query, key, value = qkv.flatten(2).transpose(1, 2).chunk(3, dim=-1)  # each (B·T,N,C)
+        if x.is_cuda or h * w > FUSED_ABOVE:
+            # Fused kernels, which never hold N x N numbers, want an axis of heads.
+            query, key, value = query.unsqueeze(1), key.unsqueeze(1), value.unsqueeze(1)
         mixed = F.scaled_dot_product_attention(query, key, value)
-        mixed = mixed.transpose(1, 2).reshape(b * t, c, h, w)
+        mixed = mixed.view(b * t, h * w, c).transpose(1, 2).reshape(b * t, c, h, w)
         return x + self.proj(mixed).reshape(b, t, c, h, w).transpose(1, 2)

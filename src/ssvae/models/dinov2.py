@@ -113,7 +113,7 @@ def load_dinov2(
     try:
         from transformers import Dinov2Model
     except ImportError as error:
-        raise ValueError(f"DINOv2 {name}: the package transformers is missing: pip install 'ssvae[dino]'") from error
+        raise ValueError(f"DINOv2 {name}: the package transformers is missing: pip install -e '.[dino]'") from error
     if Path(name).is_dir():
         network = _from_folder(Dinov2Model, name)
     elif _looks_like_path(name):

@@ -56,7 +56,8 @@ def load_vae_folder(
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         if not (path / name).is_file():
             raise ValueError(
-                f"{path} is no VAE folder: {name} is missing; save_vae writes {CONFIG_FILE} and {WEIGHTS_FILE}"
+                f"{path} is no VAE folder: {name} is missing; give one with {CONFIG_FILE} and {WEIGHTS_FILE}, such as "
+                "plain/ of an export, or the folder of a training stage (pretrain-..., decoder_finetune-...)"
             )
     config = _read_config(path / CONFIG_FILE)
     try:

@@ -155,7 +155,7 @@ def test_a_name_that_cannot_be_had_says_what_to_do(monkeypatch: pytest.MonkeyPat
 
 def test_a_missing_package_names_the_extra(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(ValueError, match=r"pip install 'ssvae\[dino\]'"):
+    with pytest.raises(ValueError, match=r"pip install -e '.\[dino\]'"):
         load_dinov2(folder)
 
 

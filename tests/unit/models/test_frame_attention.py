@@ -48,3 +48,21 @@ def test_there_are_as_many_blocks_as_asked_for(encoder: list[bool], decoder: lis
         )  # fmt: skip
     counts = [sum(isinstance(part, FrameAttention) for part in half.modules()) for half in (vae.encoder, vae.decoder)]
     assert counts == [sum(encoder), sum(decoder)]
+
+
+def test_large_frames_take_the_fused_way_to_the_same_numbers(
+    attention: FrameAttention, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip = torch.randn((2, 8, 2, 6, 5), generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    plain = attention(clip)
+    axes: list[int] = []
+    real = torch.nn.functional.scaled_dot_product_attention
+
+    def noted(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        axes.append(query.dim())
+        return real(query, key, value)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", noted)
+    monkeypatch.setattr("ssvae.models.attention.FUSED_ABOVE", 29)
+    assert torch.allclose(attention(clip), plain, rtol=1e-12, atol=1e-12)
+    assert axes == [4], "30 tokens a frame"
