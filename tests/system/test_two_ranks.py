@@ -61,6 +61,8 @@ def train(root: Path, ranks: int, *overrides: str) -> tuple[dict[str, torch.Tens
 def test_two_equal_one(tmp_path: Path) -> None:
     one, log = train(tmp_path / "one", 1, *EVERYTHING)
     two, log_of_two = train(tmp_path / "two", 2, *EVERYTHING)
+    names = [{path.name for path in (tmp_path / run / "runs" / "stages").iterdir()} for run in ("one", "two")]
+    assert names[0] == names[1], "the same stage, so whoever asks for it next finds it"
     assert {0.0, 0.5} == {line["lmr/masked_fraction"] for line in log}
     for name, value in one.items():
         # The vectors of spectral norms see each rank's own rounding many times over.

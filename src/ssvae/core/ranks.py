@@ -61,11 +61,6 @@ class Ranks:
         dist.all_reduce(value, op=dist.ReduceOp.MIN)
         return bool(value.item())
 
-    def slice(self, values: Tensor) -> Tensor:
-        """This rank's part of ``values`` of a global batch (world·B, ...) -> (B, ...)."""
-        size = len(values) // self.world
-        return values[self.rank * size : (self.rank + 1) * size]
-
     def average_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
         """Replace every gradient by its mean over ranks, in place.
 

@@ -55,7 +55,6 @@ class Adversary:
         self.weight = weight
         self.largest = largest
         self.alternate = alternate
-        self.updates = 0
         self._optimizer = torch.optim.Adam(critic.parameters(), lr=lr, betas=betas)
 
     def active(self, step: int) -> bool:
@@ -103,7 +102,6 @@ class Adversary:
     def step(self) -> None:
         """Apply the accumulated gradients."""
         self._optimizer.step()
-        self.updates += 1
 
     def zero_grad(self) -> None:
         self._optimizer.zero_grad(set_to_none=True)
@@ -125,17 +123,15 @@ class Adversary:
         return self
 
     def state_dict(self) -> dict[str, Any]:
-        """Weights (with the vectors of the spectral norms), optimiser, count of updates."""
+        """Weights (with the vectors of the spectral norms) and optimiser."""
         return {
             "critic": self.critic.state_dict(),
             "optimizer": self._optimizer.state_dict(),
-            "updates": self.updates,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.critic.load_state_dict(state["critic"])
         self._optimizer.load_state_dict(state["optimizer"])
-        self.updates = int(state["updates"])
 
     @contextmanager
     def _frozen(self) -> Iterator[None]:

@@ -39,7 +39,6 @@ def _member(rank: int, store: str, out: str) -> None:
             "sum": ranks.sum(torch.tensor([1.0, float(rank)], dtype=torch.float64)),
             "mean": ranks.mean(torch.tensor(float(rank))),
             "all": (ranks.all(True), ranks.all(rank == 0)),
-            "slice": ranks.slice(torch.arange(6)),
             "shared": ranks.share({"from": rank}),
             "gradients": [big.grad, small.grad, lone.grad],
             "unused": unused.grad is None,
@@ -72,10 +71,6 @@ def test_sums_means_and_votes_are_the_same_on_both(pair: list[dict[str, object]]
         assert one["shared"] == {"from": 0}
 
 
-def test_slices_are_the_parts_of_the_whole(pair: list[dict[str, object]]) -> None:
-    assert torch.equal(torch.cat([one["slice"] for one in pair]), torch.arange(6))  # type: ignore[misc]
-
-
 def test_gradients_become_their_mean_and_one_missing_on_a_rank_counts_as_zero(pair: list[dict[str, object]]) -> None:
     for one in pair:
         big, small, lone = one["gradients"]  # type: ignore[misc]
@@ -97,7 +92,6 @@ def test_alone_everything_is_the_identity() -> None:
     ALONE.average_gradients([parameter])
     assert parameter.grad is None
     assert ALONE.sum(value) is value and ALONE.mean(value) is value
-    assert torch.equal(ALONE.slice(value), value)
     assert (ALONE.all(True), ALONE.all(False)) == (True, False)
     assert ALONE.share("x") == "x" and ALONE.first
     assert Ranks.current() == ALONE

@@ -133,7 +133,6 @@ def test_a_few_steps_tell_real_from_fake() -> None:
         adversary.step()
         adversary.zero_grad()
     assert losses[-1] < 0.5 * losses[0]
-    assert adversary.updates == 40
 
 
 def test_a_saved_state_goes_on_bit_by_bit() -> None:
@@ -149,6 +148,5 @@ def test_a_saved_state_goes_on_bit_by_bit() -> None:
     play(first, range(3))
     second.load_state_dict(first.state_dict())
     play(second, range(3, 6))
-    assert second.updates == whole.updates == 6
     for (name, a), (_, b) in zip(whole.critic.state_dict().items(), second.critic.state_dict().items(), strict=True):
         assert torch.equal(a, b), name
