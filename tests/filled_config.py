@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,7 +35,12 @@ class Files:
     vgg: Path
     heads: Path
     dinov2: Path
+    alex: Path
+    i3d: Path
     more_dinov2: Path
+    text_encoder: Path
+    more_text_encoder: Path
+    prompts: Path
 
 
 def filled(files: Files) -> Config:
@@ -58,6 +64,7 @@ def filled(files: Files) -> Config:
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
         cfg = OmegaConf.to_object(compose(config_name="config", overrides=choices))
     assert isinstance(cfg, Config)
+    cfg.stages.probe_base = copy.deepcopy(cfg.stages.probe)
     return cfg
 
 

@@ -27,13 +27,15 @@ from ssvae.core.progress import Silent
 from ssvae.data import mix
 from ssvae.data.shards import index_shards
 from ssvae.data.synthetic_shards import write_synthetic
-from ssvae.models import blocks
+from ssvae.models import blocks, dit
 from ssvae.models.lpips import LPIPS
 from ssvae.models.vae import VideoVAE
 from ssvae.stages import execute, trained
 from ssvae.stages.plan import StagePlan, plan_cell
 from ssvae.sweep.main import Sources
 from ssvae.train import dit_loop, vae_loop
+from text_encoders import save_encoder
+from tiny_i3d import write_tiny_i3d
 
 Outcome = dict[str, Any]
 
@@ -52,6 +54,8 @@ def make_files(folder: Path) -> Files:
     torch.save(dict(lpips.trunk.named_parameters()), folder / "vgg16.pth")
     heads = {f"lin{i}.model.1.weight": head.detach().view(1, -1, 1, 1).clone() for i, head in enumerate(lpips.heads)}
     save_file(heads, folder / "heads.safetensors")
+    alex = folder / "alex.pth"
+    torch.save(dict(LPIPS("alex").trunk.named_parameters()), alex)
     small: dict[str, Any] = {
         "hidden_size": 12,
         "num_hidden_layers": 1,
@@ -61,10 +65,13 @@ def make_files(folder: Path) -> Files:
     }
     for name in ("dinov2", "more_dinov2"):
         Dinov2Model(Dinov2Config(**small)).save_pretrained(folder / name)
+    encoders = [save_encoder(folder / f"t5_{seed}", "t5", seed) for seed in (0, 1)]
+    prompts = folder / "prompts.txt"
+    prompts.write_text("a red circle moves right\n")
     more = write_synthetic(folder / "more_clips", clips=12, frames=12, size=16, shard_size=6, seed=2)
     return Files(
         clips, more, clips / "images", damaged, folder / "vgg16.pth", folder / "heads.safetensors",
-        folder / "dinov2", folder / "more_dinov2",
+        folder / "dinov2", alex, write_tiny_i3d(folder / "i3d.pt"), folder / "more_dinov2", *encoders, prompts,
     )  # fmt: skip
 
 
@@ -87,7 +94,7 @@ class Workshop:
     def make_parents(self, cfg: Config) -> None:
         """Run what measuring and probing need."""
         self.parents = self.plans(cfg)
-        for name in ("pretrain", "decoder_finetune", "latents"):
+        for name in ("pretrain", "decoder_finetune", "latents", "dit"):
             execute.execute(self.job(cfg, self.parents[name], self.parents), wait=False)
 
     def job(self, cfg: Config, plan: StagePlan, plans: dict[str, StagePlan]) -> execute.Job:
@@ -106,7 +113,7 @@ class Workshop:
             except failing as error:
                 return {"error": type(error).__name__}
         found = {**outputs(plan.folder), **{WITNESS + name: values for name, values in seen.items()}}
-        data = getattr(cfg.stages, "probe" if stage == "latents" else stage).data
+        data = getattr(cfg.stages, "probe" if stage in ("latents", "dit") else stage).data
         found[f"{WITNESS}tars"] = sorted({sample.tar.name for sample in self.sources(data).index.samples})
         return found
 
@@ -172,7 +179,8 @@ def witnesses() -> Iterator[dict[str, list[Any]]]:
         return build_accelerator(Precision.fp32)
 
     with pytest.MonkeyPatch.context() as patch:
-        noted(blocks, "checkpoint", "recomputed", lambda *given: True)
+        for module in (blocks, dit):
+            noted(module, "checkpoint", "recomputed", lambda *given: True)
         noted(VideoVAE, "encode", "encoded", lambda vae, video: len(video))
         noted(VideoVAE, "decode", "decoded", lambda vae, latent: len(latent))
         patch.setattr(mix, "DataLoader", loader)

@@ -1,4 +1,4 @@
-"""The one place where a config value becomes an object."""
+"""The one place where a config value becomes an object; what measures and scores is in build_metrics.py."""
 
 from __future__ import annotations
 
@@ -11,16 +11,18 @@ from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.state import AcceleratorState
 
 from ssvae.config.objective import ObjectiveConfig
-from ssvae.config.probe import Condition, ProbeConfig
+from ssvae.config.probe import Condition, FlowKind, ProbeConfig
 from ssvae.config.reg import TermsConfig, VFConfig, WeightConfig, lmr_shape
 from ssvae.config.resolution import ResolutionConfig
 from ssvae.config.run import RuntimeConfig
 from ssvae.config.train import Precision, TrainConfig
-from ssvae.config.vae import VaeConfig
+from ssvae.config.vae import VaeConfig, architecture
 from ssvae.flow.path import RectifiedFlow
+from ssvae.flow.vp import VPrediction
+from ssvae.models.condition import ConditionKind, TextSource
 from ssvae.models.critic import PatchCritic
 from ssvae.models.dinov2 import load_dinov2
-from ssvae.models.dit import ConditionKind, VideoDiT
+from ssvae.models.dit import VideoDiT
 from ssvae.models.lpips import load_lpips
 from ssvae.models.vae import VideoVAE
 from ssvae.objective.adversary import Adversary
@@ -43,15 +45,16 @@ T = TypeVar("T")
 
 def build_vae(cfg: VaeConfig) -> VideoVAE:
     """A VAE with fresh weights from torch's global generator."""
+    parts = architecture(cfg)
     return VideoVAE(
         channels=cfg.channels,
-        base_channels=cfg.base_channels,
-        multipliers=cfg.multipliers,
-        encoder_blocks=cfg.encoder_blocks,
-        decoder_blocks=cfg.decoder_blocks,
-        temporal_levels=cfg.temporal_levels,
-        encoder_mid_attention=_attention(cfg.encoder_attention, cfg.decoder_attention),
-        decoder_mid_attention=_attention(cfg.decoder_attention, cfg.encoder_attention),
+        base_channels=parts.base_channels,
+        multipliers=parts.multipliers,
+        encoder_blocks=parts.encoder_blocks,
+        decoder_blocks=parts.decoder_blocks,
+        temporal_levels=parts.temporal_levels,
+        encoder_mid_attention=_attention(parts.encoder_attention, parts.decoder_attention),
+        decoder_mid_attention=_attention(parts.decoder_attention, parts.encoder_attention),
         initial_logvar=cfg.initial_logvar,
     )
 
@@ -197,11 +200,20 @@ def default_device() -> torch.device:
 
 
 def build_dit(
-    cfg: ProbeConfig, *, channels: int, grid: tuple[int, int, int], condition: Condition, classes: int
+    cfg: ProbeConfig,
+    *,
+    channels: int,
+    grid: tuple[int, int, int],
+    condition: Condition,
+    classes: int,
+    texts: TextSource | None = None,
+    base_grid: tuple[int, int, int] | None = None,
 ) -> VideoDiT:
-    """A DiT with fresh weights from torch's global generator. condition: what ``auto`` was resolved to."""
+    """A DiT with fresh weights from torch's global generator. condition: what ``auto`` was resolved to; texts: the
+    embeddings of ``text``. base_grid: the grid whose positions the weights know that will be loaded, None: ``grid``."""
     kinds: dict[Condition, ConditionKind] = {
         Condition.caption: "caption",
+        Condition.text: "text",
         Condition.label: "class",
         Condition.none: "none",
     }
@@ -215,8 +227,14 @@ def build_dit(
         condition=kinds[condition],
         classes=classes,
         input_skip=cfg.dit.input_skip,
+        texts=texts,
+        base_grid=base_grid,
+        gradient_checkpointing=cfg.dit.gradient_checkpointing,
     )
 
 
-def build_flow(cfg: ProbeConfig) -> RectifiedFlow:
+def build_flow(cfg: ProbeConfig) -> RectifiedFlow | VPrediction:
+    """The path from data to noise, which training, validation and sampling share."""
+    if cfg.flow.kind is FlowKind.v:
+        return VPrediction(distribution=cfg.flow.times.value, shift=cfg.flow.shift)
     return RectifiedFlow(distribution=cfg.flow.times.value, shift=cfg.flow.shift)

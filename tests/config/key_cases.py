@@ -20,7 +20,7 @@ TERMS = [field.name for field in fields(TermsConfig)]
 
 # -------- keys that no stage can show
 
-SHARED = ("resolution", "reg", "data", "objective", "train", "probe", "score", "latents")
+SHARED = ("resolution", "reg", "data", "objective", "train", "probe", "score", "latents", "networks", "reward")
 """Groups that stages point to: the test of that is their proof."""
 SHOWN_BY = {
     "stage": "tests/unit/stages/test_plan.py::test_stage_chooses_what_is_computed",
@@ -30,6 +30,10 @@ SHOWN_BY = {
     "launch.name": "tests/config/test_every_file.py::test_only_choices_that_are_files_are_offered_to_the_type",
     "strength.note": "tests/config/test_keys_around_stages.py::test_a_note_on_strengths_is_printed_under_the_table",
     "strength.*": "tests/config/test_keys_around_stages.py::test_a_strength_reaches_its_term",
+    "stages.probe.reward.*": "tests/unit/test_build_metrics.py::test_every_value_of_the_reward_reaches_its_settings",
+    "*.fdd_frames": "tests/unit/test_build_metrics.py::test_frames_reach_the_networks_that_look_at_them",
+    "*.fvd_frames": "tests/unit/test_build_metrics.py::test_frames_reach_the_networks_that_look_at_them",
+    "vae.weights": "tests/unit/stages/test_finished.py::test_channels_and_grid_are_the_vaes_own",
     "track.enabled": "tests/config/test_keys_around_stages.py::test_tracking_is_opened_as_the_config_says",
     "track.experiment": "tests/config/test_keys_around_stages.py::test_tracking_is_opened_as_the_config_says",
     "track.every_s": "tests/config/test_keys_around_stages.py::test_tracking_is_opened_as_the_config_says",
@@ -45,13 +49,17 @@ FROZEN = ("kl", "lcr", "cov", "vf")
 NOT_HERE = (
     *(f"stages.{stage}.{key}" for stage in ("measure", "probe") for key in DRAWN),
     "stages.decoder_finetune.init",
+    "stages.probe.networks.lpips_*",
+    *(f"stages.probe_base.{key}" for key in (*DRAWN, "networks.*", "reward.*", "probe.sample.*")),
+    "stages.probe_base.probe.validation_draws",
     *(f"stages.decoder_finetune.reg.terms.{name}.*" for name in FROZEN),
 )
-"""Types are shared between stages. Measuring and caching read every clip's fixed windows: nothing is drawn or masked. A
-decoder's fine-tune refuses weights of its own, and terms that act on the frozen encoder."""
-UNREAD = (*NAMES, *NOT_HERE, "launch.name", "strength.*")
+"""Types are shared between stages. Measuring and caching read every clip's fixed windows: nothing is drawn or masked.
+Nothing is sampled from the first part of a probe. A decoder's fine-tune refuses weights of its own, and terms that act
+on the frozen encoder."""
+UNREAD = (*NAMES, *NOT_HERE, "launch.name", "strength.*", "stages.probe.reward.*")
 """What the work itself need not read."""
-WITHOUT_EFFECT = ("stages.measure.data.image_path", "stages.probe.data.image_path")
+WITHOUT_EFFECT = tuple(f"stages.{stage}.data.image_path" for stage in ("measure", "probe", "probe_base"))
 """Opened with the clips, and not looked at in these stages."""
 
 # -------- keys that a stage shows
@@ -72,6 +80,8 @@ SCENARIOS = {
     "stages.pretrain.resolution.lmr.*": "lmr",
     "*.objective.critic.*": "critic",
     "*.objective.lpips.*": "lpips",
+    "stages.probe.probe.text.*": "text",
+    "stages.*.networks.*": "networks",
     "*.data.kind": "clips",
     "*.data.path": "clips",
     "*.data.reject_share": "damaged",
@@ -143,11 +153,22 @@ VALUES: dict[str, Any] = {
     "score.block": [1, 2, 2],
     "score.window": [2, 2, 2],
     "score.noise": [0.3],
+    "score.windows": [],
+    "score.chop": [0.4],
+    "score.mask": [0.4],
+    "networks.lpips_vgg": None,
+    "networks.lpips_alex": None,
+    "networks.dinov2": lambda files, parents: str(files.more_dinov2),
+    "networks.i3d": None,
     "latents.batch": 1,
     "dit.patch": [3, 1, 2],
     "dit.width": 48,
     "dit.heads": 1,
     "probe.condition": Condition.none,
+    "text.model": lambda files, parents: str(files.more_text_encoder),
+    "text.max_length": 2,
+    "probe.checkpoints": [2],
+    "sample.prompts": lambda files, parents: str(files.prompts),
     "probe.condition_dropout": 0.9,
     "sample.clips": 3,
     "sample.batch": 1,
@@ -178,6 +199,10 @@ def case_of(key: str) -> Case | None:
     return Case(key, stage, where, next((value for end, value in VALUES.items() if key.endswith(end)), ...))
 
 
+SCORED = ("stages.probe.probe.sample.", "stages.probe.probe.validation_draws")
+"""Of the probe's settings, those that its scores use and its training does not."""
+
+
 def _noticing(key: str) -> str | None:
     """Base and decoder fine-tune are of pretrain's type and run its code: there, being read is the proof."""
     if key.startswith(("vae.", "runtime.")) or key == "seed":
@@ -187,14 +212,16 @@ def _noticing(key: str) -> str | None:
     if key.startswith(("stages.probe.resolution", "stages.probe.data", "stages.probe.latents")):
         return "latents"
     if key.endswith("sample.clips"):
-        return "latents" if key.startswith("stages.") else None
+        return "latents" if key.startswith("stages.probe.") else None
+    if key.startswith("stages.probe.probe.") and not key.startswith(SCORED):
+        return "dit"
     return next((stage for stage in ("pretrain", "measure", "probe") if key.startswith(f"stages.{stage}.")), None)
 
 
 def scenario(name: str, full: Config, files: Files) -> Config:
     """The setting in which the keys of :data:`SCENARIOS` are tried: a cell without base and terms, and what it adds."""
     cfg = copy.deepcopy(full)
-    cfg.stages.base = None
+    cfg.stages.base = cfg.stages.probe_base = None
     one, measure, probe = cfg.stages.pretrain, cfg.stages.measure, cfg.stages.probe
     kept = "eq" if name == "eq_small" else name
     one.reg.terms = TermsConfig(**{kept: getattr(one.reg.terms, kept)} if kept in TERMS else {})
@@ -218,6 +245,14 @@ def scenario(name: str, full: Config, files: Files) -> Config:
             stage.data.heldout_share, stage.data.reject_share = 0.5, 0.9
         one.train.batch, probe.latents.windows = 16, 12
         measure.data.heldout_share, measure.score.clips, measure.resolution.frames = 0.9, 64, 5
+    if name == "networks":
+        for stage in (measure, probe):
+            stage.networks.dinov2, stage.networks.i3d = str(files.dinov2), str(files.i3d)
+            stage.networks.fvd_frames = 9
+        measure.networks.lpips_vgg, measure.networks.lpips_alex = str(files.vgg), str(files.alex)
+        measure.resolution.height = measure.resolution.width = 32  # AlexNet's least
+    if name == "text":
+        probe.probe.text.model = str(files.text_encoder)
     if name == "diverging":
         probe.probe.train.lr, probe.probe.train.nonfinite_limit = 1e30, 10
     cfg.stages.decoder_finetune = copy.deepcopy(one)

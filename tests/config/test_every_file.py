@@ -17,11 +17,15 @@ from ssvae.build import (
     build_settings,
     build_vae,
 )
-from ssvae.config.checks import ratios
+from ssvae.config.checks import stages_used
 from ssvae.config.compose import CONF, PROJECT, Cell, resolve
 from ssvae.config.probe import Condition
 from ssvae.config.reg import TrainedStage, terms_in
+from ssvae.config.vae import architecture
 from ssvae.core.shapes import latent_grid
+from ssvae.models.condition import BlankTexts
+from ssvae.models.load import RELEASES
+from ssvae.models.zoo_source import PRESETS
 
 SMALL_PATCH = "probe.dit.patch=[1,2,2]"
 PAPER = ("data.path={clips}", "data.image_path={clips}", "objective.lpips.vgg=null")
@@ -36,6 +40,10 @@ CONTEXT = {
     "exp=paper_256p": PAPER,
     "exp=paper_512p": PAPER,
     "exp=finetune_256p": PAPER,
+    "exp=paper_512p_continue": PAPER,
+    **{f"probe={size}": ("probe.text.model=google-t5/t5-base",) for size in ("0.75b", "1.3b", "4b")},
+    **{f"vae={name}": ("stage=evaluate",) for name in (*PRESETS, *RELEASES)},
+    "vae=weights": ("stage=evaluate", "vae.weights=here.ckpt"),
     "probe=s2": (),
     "reg=noise": ("exp=cpu_finetune",),
     "reg/term=noise": ("exp=cpu_finetune",),
@@ -65,6 +73,10 @@ def clips(tmp_path: Path) -> Path:
 def build_all(cell: Cell) -> None:
     """Make every object of a cell; networks on the meta device, where the paper's size costs nothing."""
     cfg = cell.cfg
+    if cfg.vae.weights is not None:
+        assert stages_used(cfg) == ["measure", "probe"]
+        assert cfg.vae.weights in (*PRESETS, *RELEASES, "here.ckpt")
+        return
     for name in ("base", "pretrain", "decoder_finetune"):
         stage = getattr(cfg.stages, name)
         if stage is None:
@@ -74,7 +86,7 @@ def build_all(cell: Cell) -> None:
             vae = build_vae(cfg.vae)
         clip = stage.resolution
         grid = vae.latent_grid(clip.frames, clip.height, clip.width)
-        assert grid == latent_grid(clip.frames, clip.height, clip.width, *ratios(cfg.vae))
+        assert grid == latent_grid(clip.frames, clip.height, clip.width, *architecture(cfg.vae).ratios)
         terms = terms_in(stage.reg.terms, kind)
         if terms.vf is None:  # it needs a network from outside: tests/unit/regularizers/test_vf.py
             regularizers, weights = build_regularizers(terms, vae, clip)
@@ -89,7 +101,11 @@ def build_all(cell: Cell) -> None:
         settings.set_rate(settings.build_optimizer([torch.nn.Parameter(torch.zeros(1))]), 0)
     probe = cfg.stages.probe.probe
     with torch.device("meta"):
-        build_dit(probe, channels=cfg.vae.channels, grid=grid, condition=Condition.caption, classes=0)
+        kind = Condition.caption if probe.condition is Condition.auto else probe.condition
+        texts = BlankTexts(64, probe.text.max_length) if kind is Condition.text else None
+        clip = cfg.stages.probe.resolution
+        grid = latent_grid(clip.frames, clip.height, clip.width, *architecture(cfg.vae).ratios)
+        build_dit(probe, channels=cfg.vae.channels, grid=grid, condition=kind, classes=0, texts=texts)
     build_flow(probe)
     build_settings(probe.train)
     assert build_cadence(cfg.runtime).logs(1, 2)
@@ -105,6 +121,8 @@ def test_every_choice_of_every_group_boots(path: Path, clips: Path) -> None:
     (cell,) = resolve(tuple(text.format(clips=clips) for text in overrides_for(path)))
     build_all(cell)
     group = path.parent.name
+    if group == "reward":
+        assert (cell.cfg.reward is None) == (path.stem == "none")
     if group in ("reg", "vae", "resolution", "objective", "score", "probe"):
         assert getattr(cell.cfg, group).name == path.stem
     if group == "exp":

@@ -99,7 +99,9 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
 def test_every_key_has_a_proof_and_every_exception_a_key() -> None:
     cases = {key for key in KEYS if case_of(key) is not None}
     shared = {key for key in KEYS if key.startswith(tuple(f"{group}." for group in SHARED))}
-    same_code = {key for key in KEYS if key.startswith(("stages.base.", "stages.decoder_finetune."))}
+    same_code = {
+        key for key in KEYS if key.startswith(("stages.base.", "stages.decoder_finetune.", "stages.probe_base."))
+    }
     other_proof = {key for key in KEYS if is_one_of(key, (*SHOWN_BY, *NAMES, *NOT_HERE, *WITHOUT_EFFECT))}
     assert set(KEYS) == cases | shared | same_code | other_proof
     assert len(cases) > 170
@@ -114,6 +116,7 @@ def test_every_key_has_a_proof_and_every_exception_a_key() -> None:
 def data_of_its_own(cfg: Config) -> list[DataConfig]:
     """The data of every stage, a little different from stage to stage: equal ones are opened once."""
     found = [stage.data for stage in training_stages(cfg)] + [cfg.stages.measure.data, cfg.stages.probe.data]
+    found += [] if cfg.stages.probe_base is None else [cfg.stages.probe_base.data]
     for index, data in enumerate(found):
         data.reject_share += 0.01 * index
     return found
@@ -144,6 +147,12 @@ def apart(bench: Bench) -> Config:
         stage.init = str(bench.shop.parents["pretrain"].folder)
     assert cfg.stages.decoder_finetune is not None
     cfg.stages.decoder_finetune.init = None
+    for probe in (cfg.stages.probe, cfg.stages.probe_base):
+        assert probe is not None
+        probe.probe.text.model = str(bench.shop.files.text_encoder)
+    for networks in (cfg.stages.measure.networks, cfg.stages.probe.networks):
+        networks.dinov2, networks.i3d = str(bench.shop.files.dinov2), str(bench.shop.files.i3d)
+        networks.fvd_frames = 9
     for data in data_of_its_own(cfg):
         data.kind, data.path = DataKind.webdataset, str(bench.shop.files.clips)
     return cfg

@@ -29,6 +29,8 @@ CHANGES = {
     "probe": "probe.dit.depth=3",
     "score": "score.clips=77",
     "latents": "latents.windows=3",
+    "networks": "networks.fdd_frames=3",
+    "reward": "reward.frames=3",
 }
 """A change of each shared group."""
 
@@ -41,7 +43,8 @@ def test_shared_groups_are_those_of_the_stages_that_point_to_them() -> None:
     for group in SHARED:
         pointing = [name for name, stage in raw["stages"].items() if stage and stage.get(group) == f"${{{group}}}"]
         assert pointing, f"no stage of the plain default takes the shared {group}"
-        (cell,) = resolve((CHANGES[group],))
+        more = ("reward=unified_v2",) if group == "reward" else ()
+        (cell,) = resolve((*more, CHANGES[group]))
         key, _, value = CHANGES[group].partition("=")
         for name in pointing:
             assert str(leaves(cell.cfg)[f"stages.{name}.{key}"]) == value

@@ -12,7 +12,7 @@ from ssvae.core.files import read_json
 from tiny_runs import artefacts, records, run_here
 
 pytestmark = pytest.mark.system
-STAGES = ("base", "pretrain", "measure", "latents", "probe")
+STAGES = ("base", "pretrain", "measure", "latents", "dit", "probe")
 
 
 def announced(text: str) -> list[dict[str, str]]:
@@ -45,7 +45,7 @@ def test_what_is_announced_is_what_happens(root: Path, capfd: pytest.CaptureFixt
     assert artefacts(root) == first
 
     (plan,) = run_and_read(capfd, "probe.dit.depth=3")
-    assert plan == {**dict.fromkeys(STAGES, "reuse"), "probe": "compute"}
+    assert plan == {**dict.fromkeys(STAGES, "reuse"), "dit": "compute", "probe": "compute"}
     assert len(list(root.glob("runs/stages/probe-*"))) == 2
     assert len(list(root.glob("runs/latents/[!.]*"))) == 1
 
@@ -78,7 +78,14 @@ def test_a_stage_alone_needs_what_comes_before_and_names_the_command(
     capfd.readouterr()
     assert run_and_read(capfd, "stage=measure") == [{"base": "reuse", "pretrain": "reuse", "measure": "compute"}]
     assert run_and_read(capfd, "stage=evaluate") == [
-        {"base": "reuse", "pretrain": "reuse", "measure": "reuse", "latents": "compute", "probe": "compute"}
+        {
+            "base": "reuse",
+            "pretrain": "reuse",
+            "measure": "reuse",
+            "latents": "compute",
+            "dit": "compute",
+            "probe": "compute",
+        }
     ]
     assert run_and_read(capfd) == [dict.fromkeys(STAGES, "reuse")]
 

@@ -71,7 +71,7 @@ def random_kills(seed: int) -> list[Reached]:
         step_logged("base", second),
         step_logged("pretrain", draw.randint(1, STEPS)),
         begun("stages/measure-*/run.json"),
-        step_logged("probe", draw.randint(1, STEPS)),
+        step_logged("dit", draw.randint(1, STEPS)),
     ]
 
 
@@ -122,7 +122,7 @@ def test_killed_at_random_steps_it_ends_bit_identically(undisturbed: Path, tmp_p
     assert done.returncode == 0, done.stdout + done.stderr
     assert_same_as(undisturbed, root)
     assert_tidy(root)
-    assert attempts(root) == {"base": 3, "pretrain": 2, "measure": 2, "probe": 2}
+    assert attempts(root) == {"base": 3, "pretrain": 2, "measure": 2, "dit": 2, "probe": 1}
 
 
 def test_with_loader_workers_and_another_cadence_too(undisturbed: Path, tmp_path: Path, tiny_data: Path) -> None:

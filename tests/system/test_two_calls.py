@@ -27,7 +27,7 @@ def test_no_stage_is_computed_twice(second: tuple[str, ...], tmp_path: Path) -> 
     assert [process.returncode for process in started] == [0, 0], outputs
     folders = [*tmp_path.glob("runs/stages/*/run.json"), *tmp_path.glob("runs/latents/*/run.json")]
     cells = 2 if second == GRID else 3
-    assert len(folders) == 1 + 4 * cells
+    assert len(folders) == 1 + 5 * cells
     assert {str(path): read_json(path)["attempts"] for path in folders if read_json(path)["attempts"] != 1} == {}
     assert {record["status"] for record in records(tmp_path)} == {"finished"}
     assert len(list(tmp_path.glob("runs/data/synthetic-*"))) == 1

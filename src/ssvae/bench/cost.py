@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ssvae.bench.cost_dinov2 import OTHERWISE, published_size
-from ssvae.bench.cost_grid import GridStage, grid_stages
+from ssvae.bench.cost_grid import PROBES, GridStage, grid_stages
 from ssvae.bench.cost_stage import DRAWS, SHAPES_VARY, StageCost, cost_key, has_images, load_of, stage_cost
 from ssvae.config.tree import Config
 from ssvae.core.progress import Progress
@@ -136,7 +136,7 @@ def default_device(cells: Sequence[Config]) -> str:
 
 def notes(rows: Sequence[Row], assumed: Assumed, absent: Sequence[str]) -> list[str]:
     """What the numbers rest on, a sentence or two each."""
-    nodes = [getattr(row.stage.cfg.stages, row.stage.name) for row in rows if row.stage.name != "probe"]
+    nodes = [getattr(row.stage.cfg.stages, row.stage.name) for row in rows if row.stage.name not in PROBES]
     found = [
         _on_hours(assumed),
         "FLOP: convolutions and matrix products of whole updates, an addition and a multiplication each. Not counted: "

@@ -10,11 +10,13 @@ from typing import Any
 
 from ssvae.config.compose import Cell, resolve
 from ssvae.config.problem import InputError, Problem
-from ssvae.config.tree import Config, VaeStageConfig
+from ssvae.config.tree import Config, ProbeStageConfig, VaeStageConfig
 from ssvae.core.identity import fingerprint
 from ssvae.stages.plan import COMPUTED, plain, plan_cell
 
-TRAINED = ("base", "pretrain", "decoder_finetune", "probe")
+PROBES = {"dit_base": "probe_base", "dit": "probe"}
+"""Stages that train a diffusion transformer, and where their settings are."""
+TRAINED = ("base", "pretrain", "decoder_finetune", *PROBES)
 """Stages with a training loop, in the order in which they run."""
 
 _SOME_FILE = "'" + str(Path(__file__).resolve()).replace("'", r"\'") + "'"
@@ -88,8 +90,15 @@ def grid_stages(cells: Sequence[Config]) -> list[GridStage]:
     return found
 
 
+def node_of(cfg: Config, stage: str) -> Any:
+    """The settings of a training stage, None where the cell has no such stage."""
+    return getattr(cfg.stages, PROBES.get(stage, stage))
+
+
 def _reg_name(stage: str, cfg: Config) -> str:
-    node = cfg.stages.pretrain if stage == "probe" else getattr(cfg.stages, stage)
+    if stage in PROBES and cfg.vae.weights is not None:
+        return cfg.vae.name
+    node = cfg.stages.pretrain if stage in PROBES else getattr(cfg.stages, stage)
     return str(node.reg.name)
 
 
@@ -97,14 +106,18 @@ def _keys(cfg: Config) -> dict[str, str]:
     """Key of each stage that is computed: its identity where no file is read, with the names of the files."""
     unread = copy.deepcopy(cfg)
     names: dict[str, list[Any]] = {}
-    for stage in TRAINED[:-1]:
-        node = getattr(unread.stages, stage)
-        names[stage] = [] if node is None else _take_files(node)
+    finished, unread.vae.weights = unread.vae.weights, None
+    for stage in TRAINED:
+        node = node_of(unread, stage)
+        if node is not None:
+            names[stage] = _take_probe_files(node) if stage in PROBES else _take_files(node)
     plans = plan_cell(unread, Path(), lambda data: fingerprint(plain(data)))
     keys: dict[str, str] = {}
     for name, plan in plans.items():
         keys[name] = fingerprint([plan.id, names.get(name, []), *(keys[parent] for parent in plan.parents)])
     computed = [name for name in TRAINED if name in COMPUTED[cfg.stage] and name in plans]
+    if finished is not None:
+        return {name: fingerprint([finished, keys[name]]) for name in computed if name in PROBES}
     return {name: keys[name] for name in computed}
 
 
@@ -115,4 +128,14 @@ def _take_files(stage: VaeStageConfig) -> list[Any]:
     stage.init = lpips.vgg = lpips.heads = None
     if vf is not None:
         vf.model = None
+    return found
+
+
+def _take_probe_files(stage: ProbeStageConfig) -> list[Any]:
+    """As :func:`_take_files`, of what a probe is conditioned on and scored with."""
+    networks, text, sample = stage.networks, stage.probe.text, stage.probe.sample
+    found: list[Any] = [text.model, sample.prompts, networks.dinov2, networks.i3d]
+    found += [networks.lpips_vgg, networks.lpips_alex]
+    text.model = sample.prompts = networks.dinov2 = networks.i3d = networks.lpips_vgg = networks.lpips_alex = None
+    stage.reward = None
     return found

@@ -9,15 +9,17 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ssvae.bench.cost_grid import TO_BE_GIVEN, GridStage
+from ssvae.bench.cost_grid import PROBES, TO_BE_GIVEN, GridStage, node_of
 from ssvae.bench.cost_meter import Count
 from ssvae.bench.cost_step import ProbeUpdate, VaeUpdate
-from ssvae.config.checks import ratios
 from ssvae.config.data import DataConfig
 from ssvae.config.reg import TermsConfig, TrainedStage, terms_in
+from ssvae.config.resolution import ResolutionConfig
 from ssvae.config.train import Precision
 from ssvae.config.tree import VaeStageConfig
+from ssvae.config.vae import VaeConfig, architecture
 from ssvae.core.shapes import latent_grid
+from ssvae.stages.finished import shape_of
 from ssvae.stages.plan import plain
 
 SHAPES_VARY = ("predictive", "eq", "se")
@@ -76,10 +78,10 @@ class StageCost:
 def load_of(stage: GridStage, ranks: int | None, *, one_clip: bool) -> Load:
     """How a stage's batch is shared by ``ranks`` devices. None: one clip a device with ``one_clip``, or one device.
 
-    The probe is trained by one device. Raises ValueError for a number that does not divide the batch.
+    The transformer is counted on one device. Raises ValueError for a number that does not divide the batch.
     """
-    if stage.name == "probe":
-        return Load(1, stage.cfg.stages.probe.probe.train.batch, 0, 0.0)
+    if stage.name in PROBES:
+        return Load(1, node_of(stage.cfg, stage.name).probe.train.batch, 0, 0.0)
     node = _node(stage)
     clips, data = node.train.batch, node.data
     images = data.image_batch if has_images(data) else 0
@@ -100,8 +102,9 @@ def has_images(data: DataConfig) -> bool:
 def cost_key(stage: GridStage, load: Load) -> str:
     """Equal for stages that cost the same: it leaves out data, seeds, parents and names."""
     cfg = stage.cfg
-    if stage.name == "probe":
-        return repr([plain(cfg.vae), plain(cfg.stages.probe.resolution), plain(cfg.stages.probe.probe)])
+    if stage.name in PROBES:
+        node = node_of(cfg, stage.name)
+        return repr([plain(cfg.vae), plain(node.resolution), plain(node.probe)])
     node = _node(stage)
     parts = [cfg.vae, node.resolution, node.objective, _terms(stage), node.train]
     return repr([*map(plain, parts), _kind(stage), load])
@@ -109,7 +112,7 @@ def cost_key(stage: GridStage, load: Load) -> str:
 
 def stage_cost(stage: GridStage, load: Load) -> StageCost:
     """Count ``stage`` under ``load``."""
-    return _probe_cost(stage, load) if stage.name == "probe" else _vae_cost(stage, load)
+    return _probe_cost(stage, load) if stage.name in PROBES else _vae_cost(stage, load)
 
 
 def _vae_cost(stage: GridStage, load: Load) -> StageCost:
@@ -155,11 +158,19 @@ def _vae_cost(stage: GridStage, load: Load) -> StageCost:
     )
 
 
+def _latents(vae: VaeConfig, clip: ResolutionConfig) -> tuple[int, tuple[int, int, int]]:
+    """(channels, grid) of a clip's latents. Raises ValueError where a finished VAE cannot be had."""
+    if vae.weights is not None:
+        channels, grid_of = shape_of(vae.weights)
+        return channels, grid_of(clip.frames, clip.height, clip.width)
+    return vae.channels, latent_grid(clip.frames, clip.height, clip.width, *architecture(vae).ratios)
+
+
 def _probe_cost(stage: GridStage, load: Load) -> StageCost:
-    vae, node = stage.cfg.vae, stage.cfg.stages.probe
+    node = node_of(stage.cfg, stage.name)
     clip, train = node.resolution, node.probe.train
-    grid = latent_grid(clip.frames, clip.height, clip.width, *ratios(vae))
-    update = ProbeUpdate(node.probe, channels=vae.channels, grid=grid)
+    channels, grid = _latents(stage.cfg.vae, clip)
+    update = ProbeUpdate(node.probe, channels=channels, grid=grid)
     counted = update.count()
     averaged = update.trained if train.ema_decay is not None else 0
     return StageCost(

@@ -24,13 +24,14 @@ def run(args: argparse.Namespace) -> int:
     import logging
 
     from ssvae.build import build_accelerator
+    from ssvae.config.checks import stages_used
     from ssvae.config.compose import load_cell
     from ssvae.config.train import Precision
     from ssvae.core.paths import project_root
     from ssvae.core.progress import Progress, Silent
     from ssvae.core.ranks import Ranks
     from ssvae.stages.execute import Job, execute
-    from ssvae.stages.init import foreign_problems
+    from ssvae.stages.foreign import foreign_problems
     from ssvae.stages.plan import COMPUTED, plan_cell
     from ssvae.stages.trained import unsafe_here
     from ssvae.sweep.console import RichProgress, make_console
@@ -50,9 +51,8 @@ def run(args: argparse.Namespace) -> int:
         progress: Progress = shown if ranks.first else Silent()
         sources = Sources(root, progress)
         if ranks.first:  # renders the embedded data once
-            for stage in vars(cfg.stages).values():
-                if stage is not None:
-                    sources(stage.data)
+            for name in stages_used(cfg):
+                sources(getattr(cfg.stages, name).data)
         ranks.wait()
         plans = plan_cell(
             cfg, root, lambda data: sources(data).fingerprint, lambda data: sources(data).conditions, ranks.world

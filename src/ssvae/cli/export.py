@@ -48,17 +48,18 @@ def run(args: argparse.Namespace) -> int:
     """Raises ValueError, before anything is written, for a VAE, data, window or folder that does not work."""
     _check_out(args.out)
     _check_options(args)
-    from ssvae.models.load import open_vae
+    from ssvae.models.load import open_vae, refuse_published
     from ssvae.models.statistics import LatentStatistics
     from ssvae.sweep.console import make_console
 
+    refuse_published(args.vae)
     console = make_console()
     opened = open_vae(args.vae)
     if args.data is not None:
-        statistics = _measure(opened.vae, args, console)
-        statistics.apply(opened.vae)
+        statistics = _measure(opened.own, args, console)
+        statistics.apply(opened.own)
     else:
-        statistics = opened.statistics or LatentStatistics.unrecorded(opened.vae)
+        statistics = opened.statistics or LatentStatistics.unrecorded(opened.own)
     _write(args.out, opened, statistics)
     _tell(console, args.out, opened, statistics)
     return 0
@@ -147,12 +148,12 @@ def _write(out: Path, opened: OpenedVAE, statistics: LatentStatistics) -> None:
     from ssvae.models.weights import save_vae
 
     with whole_folder(out) as folder:
-        save_official(folder / OFFICIAL, opened.vae, opened.mask_token)
-        save_vae(folder / PLAIN, opened.vae, statistics)
+        save_official(folder / OFFICIAL, opened.own, opened.mask_token)
+        save_vae(folder / PLAIN, opened.own, statistics)
 
 
 def _tell(console: Console, out: Path, opened: OpenedVAE, statistics: LatentStatistics) -> None:
-    vae = opened.vae
+    vae = opened.own
     token = "with mask_token" if opened.mask_token is not None else "mask_token left out, these weights come without it"
     if statistics.clips is not None:
         rests = f"{statistics.clips} windows of {statistics.data}, {statistics.positions} latent positions"

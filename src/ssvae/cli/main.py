@@ -10,7 +10,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from ssvae.cli import bench, cell, cost, export, measure, publish, reconstruct, report, status
+from ssvae.cli import bench, cell, cost, export, measure, predict, publish, reconstruct, report, reward, status
 from ssvae.core.paths import prepare_environment
 
 VERBS = {
@@ -19,9 +19,11 @@ VERBS = {
     "cost": cost,
     "export": export,
     "measure": measure,
+    "predict": predict,
     "publish": publish,
     "reconstruct": reconstruct,
     "report": report,
+    "reward": reward,
     "status": status,
 }
 """Each module: HELP (one line), ``add_arguments(parser)``, ``run(args) -> exit code``."""

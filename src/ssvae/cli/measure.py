@@ -1,7 +1,8 @@
-"""Measure any VAE on any clips: reconstruction, latent spectra, channel eigenspectrum.
+"""Measure any VAE on any clips: reconstruction, latent spectra, channel eigenspectrum, chopping, robustness.
 
-Writes metrics.json, curves.json and run.json (what was measured on what) to --out, at the end, if all went well.
-Clips are resized so that they cover --size, cropped in the centre, and read at --fps; windows are fixed, not drawn.
+Writes metrics.json, curves.json, clips.json (a row a window), latents.png (the one figure), pictures, samples/ and
+run.json (what was measured on what) to --out, at the end, if all went well. Clips are resized so that they cover
+--size, cropped in the centre, and read at --fps; windows are fixed, not drawn. Intervals are over clips.
 """
 
 from __future__ import annotations
@@ -17,19 +18,25 @@ if TYPE_CHECKING:
     from ssvae.core.types import MetricValue
     from ssvae.data.rejects import RejectLog
     from ssvae.data.shards import ShardIndex
-    from ssvae.metrics.latents import LatentReport
-    from ssvae.models.vae import VideoVAE
+    from ssvae.metrics.measurement import Measured
+    from ssvae.models.load import OpenedVAE
 
-HELP = "spectra, eigenspectrum and reconstruction of any VAE on any clips"
+HELP = "spectra, eigenspectrum, reconstruction and robustness of any VAE on any clips"
 SSIM_WINDOW = 11
-WRITTEN = ("metrics.json", "curves.json", "run.json")
+PICTURES = ("chopping.png", "panels.png", "latents.png", "samples")
+WRITTEN = ("metrics.json", "curves.json", "clips.json", "run.json", *PICTURES)
 DOWN_FACTORS = (8, 4, 2, 1)
 """Of the down-and-up baseline: the first that divides the frame."""
+NOISE, MASK, CHOP = (0.1, 0.2, 0.4, 0.8), (0.25, 0.5, 0.75), (0.25, 0.5, 0.75, 0.9)
+SAMPLES = 2
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--vae", metavar="NAME_OR_PATH", required=True, help="folder of a VAE, or of the stage that made it"
+        "--vae",
+        metavar="NAME_OR_PATH",
+        required=True,
+        help="folder of a VAE or of the stage that made it, a published name (wan22, ssvae48 ...), an official .ckpt",
     )
     parser.add_argument(
         "--data", metavar="PATH", required=True, help="folder of tars or of video files (commas, {0..9})"
@@ -38,24 +45,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_window_arguments(parser)
     parser.add_argument("--clips", metavar="N", type=int, default=128, help="windows in all (default %(default)s)")
     parser.add_argument("--batch", metavar="B", type=int, default=8, help="windows at once (default %(default)s)")
+    networks = parser.add_argument_group("networks from outside; without one its metric is absent")
+    networks.add_argument("--lpips-vgg", metavar="FILE", help="VGG16 weights: lpips_vgg")
+    networks.add_argument("--lpips-alex", metavar="FILE", help="AlexNet weights: lpips_alex")
+    networks.add_argument("--dinov2", metavar="NAME_OR_PATH", help="a DINOv2, such as facebook/dinov2-large: rfdd")
+    networks.add_argument("--i3d", metavar="FILE", help="StyleGAN-V's I3D TorchScript file: rfvd")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Raises ValueError, before anything is written, for a VAE, data or sizes that do not work together."""
+    """Raises ValueError, before anything is written, for a VAE, data, networks or sizes that do not work together."""
     _check_out(args.out)
-    from ssvae import load_vae
+    from ssvae.build import default_device
     from ssvae.cli.clip_folder import open_clips
     from ssvae.data.rejects import RejectLog
+    from ssvae.models.load import open_vae
+    from ssvae.stages.measure import write_measured
     from ssvae.sweep.console import RichProgress, make_console
 
     window = _window(args)
-    vae = load_vae(args.vae)
-    vae.latent_grid(window.frames, *window.size)
+    opened = open_vae(args.vae, device=default_device())
+    opened.vae.latent_grid(window.frames, *window.size)
+    networks = _networks(args, window)
     index = open_clips(args.data)
     rejects = RejectLog(limit=1.0)  # the answer says how many clips it rests on, and which were left out
     console = make_console()
     with RichProgress(console) as progress:
-        metrics, curves = measure(vae, index, window, args.clips, args.batch, rejects, progress)
+        measured = measure(opened, index, window, args.clips, args.batch, networks, rejects, progress)
     record = {
         "verb": "measure",
         "vae": str(args.vae),
@@ -67,72 +82,112 @@ def run(args: argparse.Namespace) -> int:
         "size": list(window.size),
         "clips": args.clips,
         "rejected": rejects.counts(),
+        "left_out": dict(measured.left_out),
     }
-    _write(args.out, metrics, curves, record)
-    console.print(_table(metrics, f"{args.vae} on {args.data}"))
+    _write(args.out, record)
+    write_measured(measured, args.out, window.fps)
+    _figure(args.out, f"{args.vae} on {args.data}")
+    console.print(_table(measured.values, f"{args.vae} on {args.data}"))
     if rejects.rejected:
         console.print(f"left out: {rejects.describe()}", markup=False, soft_wrap=True)
-    console.print(f"written: {args.out}", markup=False, soft_wrap=True)
+    console.print(f"written: {args.out} (figure: latents.png)", markup=False, soft_wrap=True)
     return 0
 
 
 def measure(
-    vae: VideoVAE,
+    opened: OpenedVAE,
     index: ShardIndex,
     window: ClipWindow,
     clips: int,
     batch: int,
+    networks: dict[str, Any],
     rejects: RejectLog,
     progress: Progress,
-) -> tuple[list[MetricValue], dict[str, Any]]:
-    """Metrics and curves of up to ``clips`` fixed windows of all clips of ``index``.
+) -> Measured:
+    """Measurements of up to ``clips`` fixed windows of all clips of ``index``.
 
-    Raises ValueError when no clip can be used, and for latents that
-    no statistic exists of. rejects: counts the clips that are left out.
+    Noise and masks are in units of the latents' mean and std on these clips, which a first sweep measures. networks:
+    what :class:`~ssvae.metrics.measurement.Measurement` takes. rejects: counts the clips that are left out. Raises
+    ValueError when no clip can be used, and for latents that no statistic exists of.
     """
     import torch
-    from torch import Tensor
 
-    from ssvae.data.evaluation import evaluation_clips
-    from ssvae.metrics.latents import LatentStatistics
-    from ssvae.metrics.recon import ReconstructionStatistics
+    from ssvae.data.evaluation import EvaluationClip, evaluation_clips
+    from ssvae.data.rejects import RejectLog
+    from ssvae.metrics.latents import WINDOWS
+    from ssvae.metrics.measurement import Measurement, MeasurementSettings
+    from ssvae.models.statistics import measure_statistics
 
-    height, width = window.size
-    latents = LatentStatistics(vae.channels, vae.latent_grid(window.frames, height, width))
-    down = next(factor for factor in DOWN_FACTORS if height % factor == 0 and width % factor == 0)
-    reconstruction = ReconstructionStatistics(down)
-    keys = index.keys("video")
-    found = evaluation_clips(
-        index, keys, frames=window.frames, fps=window.fps, size=(height, width), count=clips, rejects=rejects
-    )
-    progress.start("measure", clips)
-    means: list[Tensor] = []
-    done = 0
-    group: list[Tensor] = []
+    vae, device = opened.vae, opened.vae.latent_mean.device
 
-    def flush() -> None:
-        video = torch.stack(group)
-        posterior = vae.encode(video)
-        latents.update(posterior)
-        reconstruction.update(vae.decode(posterior.mode()), video)
-        means.append(posterior.mean)
-        group.clear()
-
-    with torch.no_grad():
+    def batches(counted: RejectLog) -> Any:
+        group: list[EvaluationClip] = []
+        found = evaluation_clips(
+            index, index.keys("video"), frames=window.frames, fps=window.fps, size=window.size, count=clips,
+            rejects=counted,
+        )  # fmt: skip
         for clip in found:
-            group.append(clip.video)
-            done += 1
+            group.append(clip)
             if len(group) == batch:
-                flush()
-                progress.advance(done)
+                yield group
+                group = []
         if group:
-            flush()
-        if not means:
-            raise ValueError(f"no clip could be used ({rejects.describe()})")
-        for mean in means:
-            latents.correlate(mean)
-    report = latents.compute()
-    return [*reconstruction.compute(), *report.values], _curves(report, reconstruction.curves())
+            yield group
+
+    progress.start("latent statistics", clips)
+    again = RejectLog(limit=1.0)
+    videos = (torch.stack([clip.video for clip in group]) for group in batches(again))
+    try:
+        statistics = measure_statistics(
+            vae, videos, fps=window.fps, data="", fingerprint="", split="", advance=progress.advance
+        )
+    except ValueError as error:
+        if again.rejected and not again.accepted:
+            raise ValueError(f"no clip could be used ({again.describe()})") from error
+        raise
+    mean, std = statistics.tensors
+    height, width = window.size
+    down = next(factor for factor in DOWN_FACTORS if height % factor == 0 and width % factor == 0)
+    settings = MeasurementSettings(None, WINDOWS, None, CHOP, NOISE, MASK, down)
+    measurement = Measurement(
+        vae, (window.frames, height, width), settings, mean=mean, std=std, token=opened.mask_token, kept=SAMPLES,
+        **networks,
+    )  # fmt: skip
+    done = 0
+    progress.start("measure", clips)
+    for group in batches(rejects):
+        video = torch.stack([clip.video for clip in group]).to(device)
+        measurement.update(video, [clip.key for clip in group], [clip.place for clip in group])
+        done += len(group)
+        progress.advance(done)
+    return measurement.finish()
+
+
+def _networks(args: argparse.Namespace, window: ClipWindow) -> dict[str, Any]:
+    from ssvae.build import default_device
+    from ssvae.build_metrics import build_frechet_networks, build_lpips
+    from ssvae.config.score import NetworksConfig
+
+    for name in ("lpips_vgg", "lpips_alex", "i3d"):
+        path = getattr(args, name)
+        if path is not None and not Path(path).is_file():
+            raise ValueError(f"--{name.replace('_', '-')} {path}: no such file")
+    # Short clips are looked at whole; the protocol says how many frames that is.
+    chosen = NetworksConfig(args.lpips_vgg, args.lpips_alex, args.dinov2, args.i3d, 1, min(16, max(9, window.frames)))
+    device = default_device()
+    return {
+        "lpips": build_lpips(chosen, device),
+        "networks": build_frechet_networks(chosen, window.frames, device),
+    }
+
+
+def _figure(out: Path, title: str) -> None:
+    from ssvae.core.files import read_json
+    from ssvae.report.figures import save_figure
+    from ssvae.report.latents_figure import latents_figure
+    from ssvae.report.measured_pictures import read_pictures
+
+    save_figure(latents_figure(read_json(out / "curves.json"), read_pictures(out), title), out / "latents.png")
 
 
 def _check_out(out: Path) -> None:
@@ -159,23 +214,7 @@ def _window(args: argparse.Namespace) -> ClipWindow:
     return window
 
 
-def _curves(report: LatentReport, frames: dict[str, Any]) -> dict[str, Any]:
-    labels = {
-        "dct_spectrum": ("zigzag index", "share of energy"),
-        "explained_variance": ("modes k", "cumulative share"),
-        "psnr_frame_db": ("frame", "PSNR in dB"),
-        "ssim_frame": ("frame", "SSIM"),
-    }
-    curves = {name: (x.tolist(), y.tolist()) for name, (x, y) in report.curves.items()}
-    curves.update({name: (list(range(len(y))), y.tolist()) for name, y in frames.items()})
-    found = {}
-    for name, (x, y) in curves.items():
-        x_label, y_label = labels.get(name, ("index", name))
-        found[name] = {"x": x, "y": y, "x_label": x_label, "y_label": y_label}
-    return found
-
-
-def _write(out: Path, metrics: list[MetricValue], curves: dict[str, Any], record: dict[str, Any]) -> None:
+def _write(out: Path, record: dict[str, Any]) -> None:
     from datetime import UTC, datetime
 
     from ssvae.bench.machine import hardware, versions
@@ -184,9 +223,7 @@ def _write(out: Path, metrics: list[MetricValue], curves: dict[str, Any], record
     from ssvae.core.paths import PROJECT
 
     made = {"date": datetime.now(UTC).isoformat(timespec="seconds"), **git_state(PROJECT)}
-    write_json(out / "curves.json", curves)
     write_json(out / "run.json", {**record, **made, "versions": versions(), "machine": hardware()})
-    write_json(out / "metrics.json", [metric.to_json() for metric in metrics])
 
 
 def _table(metrics: list[MetricValue], title: str) -> Any:

@@ -4,8 +4,10 @@
 side_by_side (original | reconstruction | error map) and error_map, and reconstruct.json: PSNR and SSIM of the clip
 and of each frame, measured on the decoder's output before H.264, and how it was done. All of it appears when all went
 well, or nothing does. Frames stream through the VAE; the result does not depend on --chunk, and memory does not grow
-with the clip. What the VAE cannot take is filled up by repeating the last frame, row and column, and cut off again.
-A file that is damaged is refused, with the number of frames before the damage; --frames uses only those.
+with the clip. VAEs of others (wan21, ltx, a folder in diffusers' format ...) cannot stream: they take a long clip in
+independent windows of --window frames, an image VAE frame by frame. What the VAE cannot take is filled up by repeating
+the last frame, row and column, and cut off again. A file that is damaged is refused, with the number of frames before
+the damage; --frames uses only those.
 """
 
 from __future__ import annotations
@@ -18,7 +20,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import torch
+    from torch import Tensor
 
     from ssvae.core.progress import Progress
     from ssvae.data.video_stream import Clip
@@ -27,6 +32,7 @@ if TYPE_CHECKING:
     from ssvae.models.roundtrip import Padding
     from ssvae.models.tiling import TileGrid
     from ssvae.models.vae import VideoVAE
+    from ssvae.models.zoo import PublishedVAE
 
 HELP = "reconstruct a video file of any length and size, or an image"
 RECORD = "reconstruct.json"
@@ -38,7 +44,11 @@ DTYPES = ("float32", "bfloat16", "float16", "float64")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("clip", metavar="CLIP", type=Path, help="video or image file; its content says which")
     parser.add_argument(
-        "--vae", metavar="NAME_OR_PATH", required=True, help="folder of a VAE or its stage, official .ckpt, or ssvae48"
+        "--vae",
+        metavar="NAME_OR_PATH",
+        required=True,
+        help="folder of a VAE or its stage, official .ckpt, ssvae48; of others: wan21, wan22, cogvideox, hunyuan, ltx, "
+        "flux, or a folder in diffusers' format",
     )
     parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="new folder, or that of an older call")
     parser.add_argument(
@@ -55,6 +65,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=CHUNK,
         help="frames at a time: less memory, same result (default %(default)s)",
+    )
+    parser.add_argument(
+        "--window",
+        metavar="FRAMES",
+        type=int,
+        help="VAEs of others, which cannot stream: frames that are computed apart from the rest (default: all, at most "
+        "49)",
     )
     parser.add_argument(
         "--tile",
@@ -80,13 +97,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One call, checked: what goes through which VAE, and how. size: (H, W) that is compared and written."""
+    """One call, checked: what goes through which VAE, and how. size: (H, W) that is compared and written. window:
+    frames that a published VAE computes at once, None where frames stream."""
 
     clip: Clip
-    vae: VideoVAE
+    vae: VideoVAE | PublishedVAE
     size: tuple[int, int]
     padding: Padding
     chunk: int
+    window: int | None
     tiles: TileGrid | None
     park: torch.device | None
     pictures: tuple[str, ...]
@@ -124,14 +143,12 @@ def reconstruct_clip(job: Job, folder: Path, progress: Progress) -> ClipQuality:
     """Write the pictures of ``job`` to ``folder``; returned are the numbers of the decoder's output."""
     from ssvae.data.panels import error_frames, side_by_side, to_frames
     from ssvae.metrics.recon_stream import ClipQuality
-    from ssvae.models.roundtrip import reconstruct
 
     quality = ClipQuality()
     progress.start("reconstruct", job.clip.frames)
     with ExitStack() as stack:
         writers = {name: stack.enter_context(_writer(job, folder, name)) for name in job.pictures}
-        pieces = job.clip.pieces(job.chunk, job.size)
-        for video, recon in reconstruct(job.vae, pieces, tiles=job.tiles, park=job.park):
+        for video, recon in _pairs(job):
             quality.update(recon, video)
             shown = {"reconstruction": to_frames(recon)}
             if len(writers) > 1:
@@ -141,6 +158,19 @@ def reconstruct_clip(job: Job, folder: Path, progress: Progress) -> ClipQuality:
                 writer.write(shown[name])
             progress.advance(quality.frames)
     return quality
+
+
+def _pairs(job: Job) -> Iterator[tuple[Tensor, Tensor]]:
+    """(video, reconstruction) of the frames in order."""
+    from ssvae.models import roundtrip
+    from ssvae.models.windows import reconstruct_windows
+    from ssvae.models.zoo import PublishedVAE
+
+    pieces = job.clip.pieces(job.chunk, job.size)
+    if isinstance(job.vae, PublishedVAE):
+        assert job.window is not None
+        return reconstruct_windows(job.vae, pieces, job.window)
+    return roundtrip.reconstruct(job.vae, pieces, tiles=job.tiles, park=job.park)
 
 
 def _writer(job: Job, folder: Path, name: str) -> FrameWriter:
@@ -158,7 +188,7 @@ def _check(args: argparse.Namespace) -> Path:
     """The folder to write to; ValueError for options that no clip and no VAE could make right."""
     if not args.clip.is_file():
         raise ValueError(f"{args.clip}: " + ("is no file" if args.clip.exists() else "no such file"))
-    for name, least in (("frames", 1), ("chunk", 1), ("overlap", 0)):
+    for name, least in (("frames", 1), ("chunk", 1), ("window", 1), ("overlap", 0)):
         value = getattr(args, name)
         if value is not None and value < least:
             raise ValueError(f"--{name} {value}: must be at least {least}")
@@ -213,14 +243,18 @@ def _look_through(args: argparse.Namespace, progress: Progress) -> Clip:
         raise ValueError(f"{args.clip}: {error}") from error
 
 
-def _plan(args: argparse.Namespace, vae: VideoVAE, clip: Clip) -> Job:
+def _plan(args: argparse.Namespace, vae: VideoVAE | PublishedVAE, clip: Clip) -> Job:
     import torch
 
+    from ssvae.cli.reconstruct_window import window_of
     from ssvae.models.roundtrip import Padding
     from ssvae.models.tiling import TileGrid
 
     height, width = args.size if args.size is not None else (clip.height, clip.width)
-    padding = Padding.of(vae, clip.frames, height, width)
+    window = window_of(args, vae, clip)
+    # Windows before the last one are full.
+    last = clip.frames if window is None else (clip.frames - 1) % window + 1
+    padding = Padding.of(vae, last, height, width)
     tiles = None
     if args.tile is not None:
         ratio = vae.spatial_ratio
@@ -228,13 +262,14 @@ def _plan(args: argparse.Namespace, vae: VideoVAE, clip: Clip) -> Job:
         filled = (height + padding.below, width + padding.right)
         tiles = TileGrid.plan(filled, (args.tile[0], args.tile[1]), overlap, ratio)
     wanted = {"reconstruction": True, "side_by_side": args.side_by_side, "error_map": args.error_map}
-    on_device = vae.decoder.conv_in.weight.device.type != "cpu"
+    on_device = next(vae.parameters()).device.type != "cpu"
     return Job(
         clip=clip,
         vae=vae,
         size=(height, width),
         padding=padding,
         chunk=args.chunk,
+        window=window,
         tiles=tiles,
         # Between their turns the frames that tiles keep need not fill the accelerator's memory.
         park=torch.device("cpu") if tiles is not None and on_device else None,

@@ -15,6 +15,7 @@ from ssvae.data.frame_rate import say_rate
 from ssvae.data.panels import ERROR_MAP
 from ssvae.data.video_writer import QUALITY, even
 from ssvae.metrics.recon import SSIM_WINDOW
+from ssvae.models.zoo import PublishedVAE
 
 if TYPE_CHECKING:
     from ssvae.cli.reconstruct import Job
@@ -28,7 +29,7 @@ def record(args: argparse.Namespace, job: Job, quality: ClipQuality) -> dict[str
     clip, padding, grid = job.clip, job.padding, job.tiles
     height, width = job.size
     whole, rest = divmod(quality.frames, job.chunk)
-    weight = job.vae.decoder.conv_in.weight
+    weight = next(job.vae.parameters())
     metrics = quality.compute()
     numbers = {metric.name: metric.value for metric in metrics}
     return {
@@ -37,7 +38,7 @@ def record(args: argparse.Namespace, job: Job, quality: ClipQuality) -> dict[str
         "clip_sha256": file_sha256(clip.path),
         "kind": clip.kind,
         "vae": str(args.vae),
-        "vae_config": job.vae.config.to_json(),
+        "vae_config": job.vae.layout.to_json() if isinstance(job.vae, PublishedVAE) else job.vae.config.to_json(),
         "latent": "posterior mean",
         "frames": quality.frames,
         "fps": None if clip.fps is None else f"{clip.fps.numerator}/{clip.fps.denominator}",
@@ -52,7 +53,8 @@ def record(args: argparse.Namespace, job: Job, quality: ClipQuality) -> dict[str
             "right": padding.right,
             "mode": "repeat the last",
         },
-        "chunks": {"frames": job.chunk, "whole": whole, "last": rest},
+        "chunks": {"frames": job.chunk, "whole": whole, "last": rest} if job.window is None else None,
+        "windows": _windows(job),
         "tiles": None if grid is None else _tiles(job),
         "psnr_db": numbers["psnr_db"],
         "psnr_frame_db": numbers["psnr_frame_db"],
@@ -71,6 +73,14 @@ def record(args: argparse.Namespace, job: Job, quality: ClipQuality) -> dict[str
         "versions": versions(),
         "machine": hardware(),
     }
+
+
+def _windows(job: Job) -> dict[str, Any] | None:
+    """How a published VAE got the clip; None for ours, which stream."""
+    if not isinstance(job.vae, PublishedVAE) or job.window is None:
+        return None
+    frames = 1 if job.vae.layout.image else job.window
+    return {"frames": frames, "count": -(-job.clip.frames // frames), "independent": True}
 
 
 def _tiles(job: Job) -> dict[str, Any]:
@@ -101,6 +111,15 @@ def _notes(job: Job) -> Iterator[str]:
             f"filled up to {filled} by repeating the last {', '.join(repeated)}; "
             "cut off again before measuring and writing"
         )
+    windows = _windows(job)
+    if windows is not None and clip.kind == "video":
+        if windows["frames"] == 1:
+            yield "an image VAE: computed frame by frame"
+        elif windows["count"] > 1:
+            yield (
+                f"computed in {windows['count']} windows of {windows['frames']} frames, each without knowledge of the "
+                "others: this VAE cannot stream, and seams in time may show"
+            )
     if job.tiles is not None and len(job.tiles) > 1:
         yield f"computed in {len(job.tiles)} tiles: an approximation of the whole frame"
     if clip.kind == "video" and (height % 2 or width % 2):

@@ -14,7 +14,7 @@ from hydra._internal.utils import get_args_parser
 from omegaconf import DictConfig
 from rich.console import Console
 
-from ssvae.config.compose import CONF, group_names, quote_choices, resolve
+from ssvae.config.compose import CONF, finished_vae, group_names, quote_choices, resolve
 from ssvae.config.problem import InputError, Problem
 from ssvae.core.paths import prepare_environment
 
@@ -32,7 +32,11 @@ def main(argv: Sequence[str]) -> int:
     """Run the command line ``argv`` (without the program's name); returns the exit code."""
     groups = group_names(CONF)
     # Hydra's parser takes overrides on one side of a flag only; -m means the same in any place.
-    argv = sorted(quote_choices(argv, groups), key=lambda word: word not in ("-m", "--multirun"))
+    # Hydra itself looks up a choice that is not swept.
+    spelt = [
+        word for text in quote_choices(argv, groups) for word in ([text] if "," in text else finished_vae([text], CONF))
+    ]
+    argv = sorted(spelt, key=lambda word: word not in ("-m", "--multirun"))
     if "RANK" in os.environ or "ACCELERATE_MIXED_PRECISION" in os.environ:
         return _refuse("run.py makes the ranks of each cell itself; start it as plain `python run.py ...`")
     args, unknown = get_args_parser().parse_known_args(argv)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from importlib.util import find_spec
 from pathlib import Path
 
-from ssvae.config.data import DataConfig, DataKind
+from ssvae.config.data_checks import data_problems, length_problems, share
 from ssvae.config.objective import ObjectiveConfig
 from ssvae.config.probe import ProbeConfig
+from ssvae.config.probe_checks import probe_checks
 from ssvae.config.problem import Problem
 from ssvae.config.ranges import out_of_range
 from ssvae.config.reg import TrainedStage
@@ -18,10 +19,10 @@ from ssvae.config.reg_checks import Grid, smallest_pair, tiles, triple, window_p
 from ssvae.config.reg_checks import check as regularizer_problems
 from ssvae.config.resolution import ResolutionConfig
 from ssvae.config.run import StageName
-from ssvae.config.score import MeasureConfig, Weights
+from ssvae.config.score import MeasureConfig, NetworksConfig, Weights
 from ssvae.config.train import TrainConfig
 from ssvae.config.tree import Config
-from ssvae.config.vae import VaeConfig
+from ssvae.config.vae import Architecture, VaeConfig, architecture
 from ssvae.core.shapes import latent_grid
 
 LEAST_SCORED_FRAMES = 5
@@ -32,28 +33,27 @@ def check(cfg: Config) -> list[Problem]:
     """All problems of one resolved cell, each with key, value and remedy."""
     of_vae = list(_vae(cfg.vae))
     found = [*_ranges(cfg), *of_vae, *_run(cfg)]
-    for stage in fields(cfg.stages):
-        groups = getattr(cfg.stages, stage.name)
-        if groups is None:
-            continue
-        key = {group.name: place(cfg, stage.name, group.name) for group in fields(groups) if group.name != "init"}
+    for stage in stages_used(cfg):
+        groups = getattr(cfg.stages, stage)
+        key = {group.name: place(cfg, stage, group.name) for group in fields(groups) if group.name != "init"}
         clip, data = groups.resolution, groups.data
         # Without a sound architecture there is no grid to judge by.
-        grid = None if of_vae else _grid(key["resolution"], cfg.vae, clip)
-        found += [*_data(key["data"], data), *_length(key["data"], data, clip)]
+        grid = None if of_vae or cfg.vae.weights is not None else _grid(key["resolution"], cfg.vae, clip)
+        found += [*data_problems(key["data"], data), *length_problems(key["data"], data, clip)]
         found += [grid] if isinstance(grid, Problem) else []
         shape = None if isinstance(grid, Problem) else grid
         if "train" in key:
             found += [*_train(key["train"], groups.train), *_objective(key["objective"], groups.objective, clip)]
-            kind = TrainedStage.decoder_finetune if stage.name == "decoder_finetune" else TrainedStage.pretrain
+            kind = TrainedStage.decoder_finetune if stage == "decoder_finetune" else TrainedStage.pretrain
             found += regularizer_problems(key["reg"], groups, kind, cfg.vae, shape)
-            found += _init(stage.name, groups.init, cfg)
+            found += _init(stage, groups.init, cfg)
         if "score" in key:
             found += _score(key["score"], groups.score, clip, shape)
         if "probe" in key:
-            found += _probe(key["probe"], groups.probe, shape)
+            found += [*_probe(key["probe"], groups.probe, shape), *probe_checks(groups.probe, key["probe"])]
             found += _scored(key["resolution"], cfg.stage, clip)
-    found += [*_trained(cfg), *_idle(cfg)]
+            found += _networks(key["networks"], groups.networks)
+    found += _finished(cfg) if cfg.vae.weights is not None else [*_trained(cfg), *_idle(cfg)]
     return list(dict.fromkeys(found))
 
 
@@ -75,35 +75,37 @@ def _ranges(cfg: Config) -> Iterator[Problem]:
             yield problem
 
 
-def _share(key: str, value: float, upper: float = 1.0) -> Iterator[Problem]:
-    if not 0.0 <= value <= upper:
-        yield Problem(key, str(value), f"must lie in [0, {upper:g}]")
-
-
 def _vae(vae: VaeConfig) -> Iterator[Problem]:
-    if len(vae.temporal_levels) != len(vae.multipliers) - 1:
+    given = {field.name: getattr(vae, field.name) for field in fields(Architecture)}
+    if vae.weights is not None:
+        for name, value in given.items():
+            if value is not None:
+                remedy = f"{vae.weights} brings its own: write vae={vae.weights} instead of vae.weights"
+                yield Problem(f"vae.{name}", str(value), remedy)
+        return
+    try:
+        parts = architecture(vae)
+    except ValueError as error:
+        yield Problem("vae", vae.name, str(error))
+        return
+    if len(parts.temporal_levels) != len(parts.multipliers) - 1:
         yield Problem(
             "vae.temporal_levels",
-            str(list(vae.temporal_levels)),
-            f"needs one entry a down-sampling: {len(vae.multipliers) - 1} for multipliers {list(vae.multipliers)}",
+            str(list(parts.temporal_levels)),
+            f"needs one entry a down-sampling: {len(parts.multipliers) - 1} for multipliers {list(parts.multipliers)}",
         )
         return
     # The shortcuts around a change of size group or repeat whole channels.
-    steps = zip(vae.multipliers, vae.multipliers[1:], vae.temporal_levels, strict=False)
+    steps = zip(parts.multipliers, parts.multipliers[1:], parts.temporal_levels, strict=False)
     for fine, coarse, temporal in steps:
         cell = 8 if temporal else 4
         if min(fine, coarse) > 0 and fine % coarse and (coarse % fine or cell % (coarse // fine)):
             remedy = f"after {fine}: as many, a multiple by a divisor of {cell}, or a whole fraction, not {coarse}"
-            yield Problem("vae.multipliers", str(list(vae.multipliers)), remedy)
-
-
-def ratios(vae: VaeConfig) -> tuple[int, int]:
-    """(temporal, spatial) compression of an architecture."""
-    return 2 ** sum(vae.temporal_levels), 2 ** (len(vae.multipliers) - 1)
+            yield Problem("vae.multipliers", str(list(parts.multipliers)), remedy)
 
 
 def _grid(key: str, vae: VaeConfig, clip: ResolutionConfig) -> Grid | Problem:
-    temporal, spatial = ratios(vae)
+    temporal, spatial = architecture(vae).ratios
     try:
         return latent_grid(clip.frames, clip.height, clip.width, temporal, spatial)
     except ValueError as error:
@@ -111,63 +113,37 @@ def _grid(key: str, vae: VaeConfig, clip: ResolutionConfig) -> Grid | Problem:
         return Problem(where, f"{clip.frames} frames, {clip.height}x{clip.width}", str(error))
 
 
+def published_problems(cfg: Config, grid_of: Callable[[int, int, int], Grid]) -> list[Problem]:
+    """What of a finished VAE's cell depends on its latent grid. grid_of: (frames, height, width) -> (F,h,w), ValueError
+    where the VAE does not take such clips."""
+    found: list[Problem] = []
+    for stage in stages_used(cfg):
+        groups = getattr(cfg.stages, stage)
+        clip = groups.resolution
+        try:
+            grid = grid_of(clip.frames, clip.height, clip.width)
+        except ValueError as error:
+            where = f"{place(cfg, stage, 'resolution')}={clip.name} with vae={cfg.vae.name}"
+            found.append(Problem(where, f"{clip.frames} frames, {clip.height}x{clip.width}", str(error)))
+            continue
+        if stage == "measure":
+            found += _score(place(cfg, stage, "score"), groups.score, clip, grid)
+        else:
+            found += _probe(place(cfg, stage, "probe"), groups.probe, grid)
+    return list(dict.fromkeys(found))
+
+
+def stages_used(cfg: Config) -> list[str]:
+    """Stages whose settings this cell has any use for: a finished VAE is not trained."""
+    present = [field.name for field in fields(cfg.stages) if getattr(cfg.stages, field.name) is not None]
+    return [name for name in present if cfg.vae.weights is None or name in ("measure", "probe_base", "probe")]
+
+
 def _train(key: str, train: TrainConfig) -> Iterator[Problem]:
     if len(train.betas) != 2 or not all(0 <= beta < 1 for beta in train.betas):
         yield Problem(f"{key}.betas", str(list(train.betas)), "must be two numbers in [0, 1)")
     if train.ema_decay is not None and not 0 < train.ema_decay < 1:
         yield Problem(f"{key}.ema_decay", str(train.ema_decay), "must lie in (0, 1), or null for no EMA")
-
-
-def _data(key: str, data: DataConfig) -> Iterator[Problem]:
-    yield from _share(f"{key}.reject_share", data.reject_share)
-    if not 0 < data.heldout_share < 1:
-        yield Problem(
-            f"{key}.heldout_share", str(data.heldout_share), "must lie in (0, 1): metrics need held-out clips"
-        )
-    if data.kind is DataKind.synthetic:
-        if data.path is not None:
-            remedy = "data=synthetic renders its own clips and reads no folder: add data=webdataset"
-            yield Problem(f"{key}.path", data.path, remedy)
-        if data.synthetic is None:
-            yield Problem(f"{key}.synthetic", "null", "data=synthetic needs it: see conf/data/synthetic.yaml")
-        elif data.synthetic.size % 2:
-            yield Problem(f"{key}.synthetic.size", str(data.synthetic.size), "must be even, for H.264")
-    elif data.path is None:
-        yield Problem(f"{key}.path", "null", "data=webdataset needs the folder of your tars: data.path=FOLDER")
-    else:
-        yield from _folders(f"{key}.path", data.path)
-    if data.image_path is not None:
-        unusable = list(_folders(f"{key}.image_path", data.image_path))
-        yield from unusable
-        if not unusable and data.image_weight == 0:
-            remedy = f"no step would read it: {key}.image_weight is 0"
-            yield Problem(f"{key}.image_path", data.image_path, remedy)
-    if data.image_weight + data.video_weight <= 0:
-        yield Problem(f"{key}.video_weight", str(data.video_weight), "and image_weight must not both be 0")
-
-
-def _length(key: str, data: DataConfig, clip: ResolutionConfig) -> Iterator[Problem]:
-    """Are the synthetic clips long enough? A window may reach half a frame past the last one."""
-    made = data.synthetic
-    if data.kind is not DataKind.synthetic or made is None or clip.fps <= 0 or made.fps <= 0:
-        return
-    if (clip.frames - 1) / clip.fps > (made.frames - 0.5) / made.fps:
-        wanted = f"{clip.frames} frames at {clip.fps:g} fps do not fit into {made.frames} at {made.fps:g} fps"
-        yield Problem(f"{key}.synthetic.frames", str(made.frames), f"{wanted}: raise it, or lower resolution.frames")
-
-
-def _folders(key: str, path: str) -> Iterator[Problem]:
-    """Light look at the folders, without opening a tar."""
-    for part in (piece.strip() for piece in path.split(",")):
-        folder = Path(part).expanduser()
-        if "://" in part or part.startswith("pipe:"):
-            yield Problem(key, part, "must be a local folder of tars")
-        elif "{" in part or "}" in part:
-            continue  # brace expansion: judged when the index is made
-        elif not folder.exists():
-            yield Problem(key, part, "no such folder; give one with NNNNNN.tar beside NNNNNN.meta.jsonl")
-        elif folder.is_dir() and not any(folder.glob("*.tar")):
-            yield Problem(key, part, "the folder holds no .tar; give one with NNNNNN.tar beside NNNNNN.meta.jsonl")
 
 
 def _objective(key: str, objective: ObjectiveConfig, clip: ResolutionConfig) -> Iterator[Problem]:
@@ -195,8 +171,18 @@ def _score(key: str, score: MeasureConfig, clip: ResolutionConfig, grid: Grid | 
     yield from tiles(f"{key}.block", score.block, grid, alone=1)
     if grid is not None and score.downsample > 0 and (clip.height % score.downsample or clip.width % score.downsample):
         yield Problem(f"{key}.downsample", str(score.downsample), f"does not divide {clip.height}x{clip.width}")
-    if not score.noise or len(set(score.noise)) != len(score.noise):
-        yield Problem(f"{key}.noise", str(list(score.noise)), "must be different numbers")
+    for name in ("noise", "mask", "chop"):
+        levels = getattr(score, name)
+        if len(set(levels)) != len(levels):
+            yield Problem(f"{key}.{name}", str(list(levels)), "must be different numbers, or [] to leave it out")
+    if any(not 0 < share < 1 for share in score.mask):
+        yield Problem(f"{key}.mask", str(list(score.mask)), "must be shares above 0 and below 1")
+    if any(not 0 < share <= 1 for share in score.chop):
+        yield Problem(f"{key}.chop", str(list(score.chop)), "must be shares above 0, at most 1")
+    if any(not level > 0 for level in score.noise):
+        yield Problem(f"{key}.noise", str(list(score.noise)), "must be above 0: without noise it is psnr_db")
+    for window in score.windows:
+        yield from window_problems(f"{key}.windows", window, None)
 
 
 def _probe(key: str, probe: ProbeConfig, grid: Grid | None) -> Iterator[Problem]:
@@ -209,7 +195,7 @@ def _probe(key: str, probe: ProbeConfig, grid: Grid | None) -> Iterator[Problem]
         yield Problem(f"{key}.dit.patch", str(list(dit.patch)), remedy)
     if dit.width % 2 or (dit.heads > 0 and dit.width % dit.heads):
         yield Problem(f"{key}.dit.width", str(dit.width), f"must be even and divisible by heads = {dit.heads}")
-    yield from _share(f"{key}.condition_dropout", probe.condition_dropout)
+    yield from share(f"{key}.condition_dropout", probe.condition_dropout)
     yield from _train(f"{key}.train", probe.train)
     if probe.flow.shift <= 0:
         yield Problem(f"{key}.flow.shift", str(probe.flow.shift), "must be above 0; 1 means no shift")
@@ -250,6 +236,22 @@ def _trained(cfg: Config) -> Iterator[Problem]:
     if score.weights is Weights.ema and maker is not None and maker.train.ema_decay is None:
         where = "train" if maker is stages.pretrain else "stages.decoder_finetune.train"
         yield Problem("score.weights", "ema", f"needs an EMA: set {where}.ema_decay, or score.weights=raw")
+
+
+def _finished(cfg: Config) -> Iterator[Problem]:
+    """A finished VAE is neither trained nor regularised here."""
+    if cfg.stage in (StageName.pretrain, StageName.decoder_finetune):
+        yield Problem("stage", cfg.stage.value, f"vae={cfg.vae.name} is finished: stage=evaluate, measure or probe")
+    present = [field.name for field in fields(cfg.reg.terms) if getattr(cfg.reg.terms, field.name) is not None]
+    if cfg.reg.name != "none" or present not in (["kl"], []):
+        yield Problem("reg", cfg.reg.name, f"vae={cfg.vae.name} is finished, nothing is trained: leave reg out")
+
+
+def _networks(key: str, networks: NetworksConfig) -> Iterator[Problem]:
+    for name in ("lpips_vgg", "lpips_alex", "i3d"):
+        path = getattr(networks, name)
+        if path is not None and not Path(path).expanduser().is_file():
+            yield Problem(f"{key}.{name}", path, "no such file; give the weight file, or null")
 
 
 def _idle(cfg: Config) -> Iterator[Problem]:

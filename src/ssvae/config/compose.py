@@ -175,9 +175,31 @@ def _resolve_grid(overrides: Sequence[str], composer: _Composer) -> list[Cell]:
     return cells
 
 
+def finished_vae(texts: Sequence[str], conf: Path) -> list[str]:
+    """Overrides with ``vae=PATH`` spelt out: a choice that is no file of the group, and looks like a path or is one."""
+    found: list[str] = []
+    for text in texts:
+        key, _, value = text.partition("=")
+        path = value.strip("'\"")
+        if key == "vae" and not (conf / "vae" / f"{path}.yaml").is_file():
+            looks = "/" in path or path.startswith((".", "~")) or path.endswith((".ckpt", ".pt", ".safetensors"))
+            if looks or Path(path).exists():
+                found += ["vae=weights", f"vae.weights={value}", f"vae.name={plain_name(path)}"]
+                continue
+        found.append(text)
+    return found
+
+
+def plain_name(path: str) -> str:
+    """What a row calls a VAE that was given by its path: the file's name without ending, or the folder's."""
+    given = Path(path)
+    name = given.parent.name if given.name in ("vae", "vae_ema") else given.name.removesuffix(given.suffix)
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", name) or "weights"
+
+
 def _resolve_cell(texts: list[str], composer: _Composer) -> tuple[Config | None, list[Problem]]:
     """Compose one cell. Overrides that fail are named one by one, and the rest is still checked."""
-    raw, problems = _compose(texts, composer)
+    raw, problems = _compose(finished_vae(texts, CONF), composer)
     if raw is None:
         return None, problems
     problems += _remove_strays(raw)

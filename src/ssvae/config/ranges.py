@@ -14,7 +14,7 @@ from ssvae.config.problem import Problem
 from ssvae.config.reg import NoiseConfig, StrengthConfig, VFConfig, WeightConfig
 from ssvae.config.resolution import ResolutionConfig
 from ssvae.config.run import RuntimeConfig, TrackConfig
-from ssvae.config.score import LatentsConfig, MeasureConfig
+from ssvae.config.score import LatentsConfig, MeasureConfig, NetworksConfig
 from ssvae.config.train import TrainConfig
 from ssvae.config.tree import Config
 from ssvae.config.vae import VaeConfig
@@ -54,6 +54,8 @@ LEAST: dict[type, dict[str, float]] = {
     ProbeConfig: {"validation_draws": 1},
     SampleConfig: {"clips": 2, "steps": 1, "guidance": 0, "batch": 1},
     MeasureConfig: {"clips": 2, "batch": 1, "window": 1, "block": 1, "noise": 0, "downsample": 1},
+    # 9 frames: the least that I3D takes.
+    NetworksConfig: {"fdd_frames": 1, "fvd_frames": 9},
     LatentsConfig: {"windows": 1, "batch": 1},
     RuntimeConfig: {"workers": 0, "checkpoint_every": 1, "log_every": 1},
     TrackConfig: {"every_s": 0, "samples": 0},

@@ -12,8 +12,9 @@ from ssvae.config.objective import ObjectiveConfig
 from ssvae.config.probe import ProbeConfig
 from ssvae.config.reg import RegConfig, StrengthConfig
 from ssvae.config.resolution import ResolutionConfig
+from ssvae.config.reward import RewardConfig
 from ssvae.config.run import LaunchConfig, RuntimeConfig, StageName, SweepConfig, TrackConfig
-from ssvae.config.score import LatentsConfig, MeasureConfig
+from ssvae.config.score import LatentsConfig, MeasureConfig, NetworksConfig
 from ssvae.config.train import VaeTrainConfig
 from ssvae.config.vae import VaeConfig
 
@@ -39,26 +40,34 @@ class MeasureStageConfig:
     resolution: ResolutionConfig = MISSING
     data: DataConfig = MISSING
     score: MeasureConfig = MISSING
+    networks: NetworksConfig = MISSING
 
 
 @dataclass
 class ProbeStageConfig:
+    """A diffusion transformer on cached latents. networks, reward: what scores its samples; null reward: no server."""
+
     resolution: ResolutionConfig = MISSING
     data: DataConfig = MISSING
     latents: LatentsConfig = MISSING
     probe: ProbeConfig = MISSING
+    networks: NetworksConfig = MISSING
+    reward: RewardConfig | None = MISSING
 
 
 @dataclass
 class StagesConfig:
     """``base``: an optional common start of all cells with the same VAE and seed, trained once without regulariser
     (the protocol of "Improving the Diffusability of Autoencoders", which fine-tunes a published autoencoder).
-    ``decoder_finetune``: optional second stage on the frozen encoder of ``pretrain`` (stage 2 of the paper)."""
+    ``decoder_finetune``: optional second stage on the frozen encoder of ``pretrain`` (stage 2 of the paper).
+    ``probe_base``: optional start of the probe at another clip size, which ``probe`` goes on from (the paper trains its
+    diffusion models at 256 pixels before 512); only its training counts, nothing is sampled from it."""
 
     base: VaeStageConfig | None = MISSING
     pretrain: VaeStageConfig = MISSING
     decoder_finetune: VaeStageConfig | None = MISSING
     measure: MeasureStageConfig = MISSING
+    probe_base: ProbeStageConfig | None = MISSING
     probe: ProbeStageConfig = MISSING
 
 
@@ -76,7 +85,9 @@ class Config:
     train: VaeTrainConfig = MISSING
     probe: ProbeConfig = MISSING
     score: MeasureConfig = MISSING
+    networks: NetworksConfig = MISSING
     latents: LatentsConfig = MISSING
+    reward: RewardConfig | None = MISSING
     stages: StagesConfig = MISSING
     runtime: RuntimeConfig = MISSING
     launch: LaunchConfig = MISSING

@@ -103,6 +103,14 @@ class Ranks:
         dist.broadcast_object_list(box, src=0)
         return box[0]
 
+    def gather(self, value: T) -> list[T]:
+        """Every rank's ``value`` in the order of ranks, on every rank (a picklable object of our own making)."""
+        if self.world == 1:
+            return [value]
+        boxes: list[T] = [value] * self.world
+        dist.all_gather_object(boxes, value)
+        return boxes
+
     def wait(self) -> None:
         """Until every rank is here."""
         if self.world > 1:

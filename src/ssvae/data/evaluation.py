@@ -21,13 +21,15 @@ from ssvae.data.shards import ShardIndex
 
 @dataclass(frozen=True, slots=True)
 class EvaluationClip:
-    """One window: the key of its clip, video (3,T,H,W) in [-1, 1], caption, class, and which window it is."""
+    """One window: the key of its clip, video (3,T,H,W) in [-1, 1], caption, class, which window of the clip it is, and
+    its place among all windows that were asked for, whoever reads them and whatever is left out."""
 
     key: str
     video: Tensor
     caption: str | None
     label: int | None
     window: int
+    place: int
 
 
 def evaluation_windows(clips: int, count: int) -> list[tuple[int, int, float]]:
@@ -72,7 +74,7 @@ def evaluation_clips(
     windows = evaluation_windows(len(samples), len(samples) if count is None else count)
     before: tuple[int, Tensor] | None = None
     turn = {clip: number for number, clip in enumerate(dict.fromkeys(clip for clip, _, _ in windows))}
-    for clip, window, position in windows:
+    for place, (clip, window, position) in enumerate(windows):
         if turn[clip] % ranks != rank:
             continue
         sample = samples[clip]
@@ -87,4 +89,4 @@ def evaluation_clips(
         before = (clip, pixels)
         if rejects is not None:
             rejects.add(1, [])
-        yield EvaluationClip(sample.key, to_video(pixels), sample.caption(), sample.label, window)
+        yield EvaluationClip(sample.key, to_video(pixels), sample.caption(), sample.label, window, place)

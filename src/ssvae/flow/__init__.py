@@ -1,1 +1,1 @@
-"""Rectified flow and its sampler."""
+"""Paths between data and noise, and the sampler."""

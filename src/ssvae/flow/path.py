@@ -11,26 +11,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-TimeDistribution = Literal["uniform", "logit_normal"]
-TIME_DISTRIBUTIONS: tuple[TimeDistribution, ...] = ("uniform", "logit_normal")
-
-
-def expand_times(times: Tensor, like: Tensor) -> Tensor:
-    """(B,) -> (B,1,...,1) with as many axes as ``like`` and its dtype, ready to broadcast."""
-    if times.ndim != 1 or times.shape[0] != like.shape[0]:
-        raise ValueError(f"times must be ({like.shape[0]},), one per sample, got {tuple(times.shape)}")
-    return times.to(like).reshape(-1, *([1] * (like.ndim - 1)))
+from ssvae.flow.base import drawn_loss, even_times
+from ssvae.flow.times import TimeDistribution, check_draws, check_shift, draw_times, expand_times
 
 
 def shift_times(times: Tensor, shift: float) -> Tensor:
-    """Map t -> s·t / (1 + (s-1)·t): s > 1 moves time towards noise, 1 leaves it (2403.03206, eq. 23)."""
-    if not shift > 0:
-        raise ValueError(f"shift {shift} must be positive; 1 leaves the times as they are")
+    """Map t -> s·t / (1 + (s-1)·t): s > 1 moves time towards noise, 1 leaves it (2403.03206, eq. 23).
+
+    The noise-to-signal ratio t/(1-t) is multiplied by s.
+    """
+    check_shift(shift)
     return shift * times / (1 + (shift - 1) * times)
 
 
@@ -48,21 +42,30 @@ class RectifiedFlow:
     logit_std: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.distribution not in TIME_DISTRIBUTIONS:
-            raise ValueError(f"distribution {self.distribution!r} is not one of {', '.join(TIME_DISTRIBUTIONS)}")
-        if not self.shift > 0:
-            raise ValueError(f"shift {self.shift} must be positive; 1 leaves the times as they are")
-        if not self.logit_std > 0:
-            raise ValueError(f"logit_std {self.logit_std} must be positive; 1 is usual")
+        check_draws(self.distribution, self.shift, self.logit_std)
+
+    @property
+    def label(self) -> str:
+        return "rectified flow"
 
     def sample_times(self, count: int, generator: torch.Generator) -> Tensor:
         """Draw ``count`` times in [0, 1], (count,) float32 on the generator's device."""
-        if self.distribution == "uniform":
-            times = torch.rand(count, generator=generator, device=generator.device)
-        else:
-            normal = torch.randn(count, generator=generator, device=generator.device)
-            times = torch.sigmoid(self.logit_mean + self.logit_std * normal)
+        times = draw_times(count, generator, self.distribution, self.logit_mean, self.logit_std)
         return shift_times(times, self.shift)
+
+    def sampling_times(self, steps: int) -> Tensor:
+        """The steps+1 times from 1 to 0, float64; shift > 1 spends more steps near the noise. ValueError: steps < 1."""
+        return shift_times(even_times(steps), self.shift)
+
+    @staticmethod
+    def step(x: Tensor, prediction: Tensor, now: float, after: float) -> Tensor:
+        """An Euler step of dx/dt = v from time ``now`` to ``after``; exact where the velocity is constant."""
+        return x + (after - now) * prediction
+
+    @staticmethod
+    def target(clean: Tensor, noise: Tensor, times: Tensor) -> Tensor:
+        """What the network predicts: the velocity, at whatever time."""
+        return RectifiedFlow.velocity(clean, noise)
 
     @staticmethod
     def interpolate(clean: Tensor, noise: Tensor, times: Tensor) -> Tensor:
@@ -111,14 +114,4 @@ class RectifiedFlow:
         clean (B,...). Times (unless given, (B,)) and then noise come from ``generator``, on its device, so one
         seed gives one draw everywhere. The error is accumulated in float32 at least.
         """
-        if times is None:
-            times = self.sample_times(clean.shape[0], generator)
-        noise = torch.randn(clean.shape, generator=generator, device=generator.device).to(clean)
-        times = times.to(clean.device)
-        predicted = velocity_fn(self.interpolate(clean, noise, times), times.to(clean))
-        if predicted.shape != clean.shape:
-            raise ValueError(f"velocity has shape {tuple(predicted.shape)}, expected {tuple(clean.shape)}")
-        target = self.velocity(clean, noise)
-        if target.dtype in (torch.float16, torch.bfloat16):
-            predicted, target = predicted.float(), target.float()
-        return (predicted - target).square().flatten(1).mean(dim=1)
+        return drawn_loss(self, velocity_fn, clean, generator, times)

@@ -1,4 +1,4 @@
-"""Euler sampling of a velocity field from noise (t = 1) to data (t = 0), with classifier-free guidance.
+"""Sampling from noise (t = 1) to data (t = 0) along a path, with classifier-free guidance.
 
 Dimension legend
     B batch, ... any further axes of a sample; times (steps+1,), descending from 1 to 0
@@ -12,17 +12,10 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from ssvae.flow.path import shift_times
+from ssvae.flow.base import DiffusionPath
 
 VelocityFn = Callable[[Tensor, Tensor, Tensor | None], Tensor]
-"""(x (B,...), t (B,), condition (B,...) | None) -> velocity (B,...)."""
-
-
-def euler_times(steps: int, shift: float = 1.0) -> Tensor:
-    """The steps+1 times 1 = t_0 > ... > t_steps = 0, float64; shift > 1 spends more steps near the noise."""
-    if steps < 1:
-        raise ValueError(f"steps {steps} must be at least 1; 40 is usual")
-    return shift_times(torch.linspace(1.0, 0.0, steps + 1, dtype=torch.float64), shift)
+"""(x (B,...), t (B,), condition (B,...) | None) -> what the path's network predicts, (B,...)."""
 
 
 def guide(conditional: Tensor, unconditional: Tensor, guidance: float) -> Tensor:
@@ -33,7 +26,7 @@ def guide(conditional: Tensor, unconditional: Tensor, guidance: float) -> Tensor
 def guided_velocity(
     velocity_fn: VelocityFn, x: Tensor, times: Tensor, guidance: float, condition: Tensor | None, null: Tensor | None
 ) -> Tensor:
-    """Velocity at x (B,...) and times (B,). At guidance 1 one call of B, otherwise one call of 2B."""
+    """Prediction at x (B,...) and times (B,). At guidance 1 one call of B, otherwise one call of 2B."""
     if guidance == 1.0:
         return velocity_fn(x, times, condition)
     if condition is None or null is None:
@@ -49,25 +42,24 @@ def guided_velocity(
 
 
 @torch.no_grad()
-def euler_sample(
+def sample(
+    path: DiffusionPath,
     velocity_fn: VelocityFn,
     noise: Tensor,
     steps: int,
+    *,
     guidance: float = 1.0,
     condition: Tensor | None = None,
     null_condition: Tensor | None = None,
-    shift: float = 1.0,
 ) -> Tensor:
-    """Integrate dx/dt = v from t = 1 to 0 in ``steps`` Euler steps.
+    """Follow ``path`` from t = 1 to 0 in ``steps`` deterministic steps: Euler's for a rectified flow, rotations for v.
 
     noise (B,...): x at t = 1. condition (B,...) and null_condition, (B,...) or (1,...), go to ``velocity_fn``.
-    Returns x at t = 0, shape, device and dtype of ``noise``. Raises ValueError for steps < 1, a non-positive shift, or
-    a guidance
-    other than 1 without both conditions. Makes no random draws: the same noise gives the same sample.
+    Returns x at t = 0, shape, device and dtype of ``noise``. Raises ValueError for steps < 1, or a guidance other than
+    1 without both conditions. Makes no random draws: the same noise gives the same sample.
     """
-    grid = euler_times(steps, shift).tolist()
     x = noise
-    for now, after in pairwise(grid):
+    for now, after in pairwise(path.sampling_times(steps).tolist()):
         times = torch.full((x.shape[0],), now, dtype=x.dtype, device=x.device)
-        x = x + (after - now) * guided_velocity(velocity_fn, x, times, guidance, condition, null_condition)
+        x = path.step(x, guided_velocity(velocity_fn, x, times, guidance, condition, null_condition), now, after)
     return x

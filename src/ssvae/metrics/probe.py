@@ -49,14 +49,14 @@ def protocol(card: NetworkCard, *, calibrated: bool) -> str:
     return card.stamp if calibrated else f"{card.stamp};not calibrated"
 
 
-def probe_fd(real: Tensor, fake: Tensor, *, card: NetworkCard, calibrated: bool) -> MetricValue:
+def probe_fd(real: Tensor, fake: Tensor, *, card: NetworkCard, calibrated: bool, warn: bool = True) -> MetricValue:
     """Fréchet distance of features real (N,D) and fake (M,D), in squared standard deviations of clean clips' features.
 
     calibrated: whether both sets are clips of the bench's synthetic kind. Fewer clips than dimensions give a
-    distance that is biased upwards by much, with a warning; compare only at equal N and M.
+    distance that is biased upwards by much; ``warn`` says so; compare only at equal N and M.
     """
     for name, features in (("real", real), ("fake", fake)):
-        if features.shape[0] <= features.shape[1]:
+        if warn and features.shape[0] <= features.shape[1]:
             log.warning(
                 "probe_fd: %d %s clips for %d feature dimensions: the distance is biased upwards; take more clips",
                 features.shape[0],

@@ -1,13 +1,14 @@
-"""Reconstruction quality: PSNR and SSIM per clip and per frame, and what trivial codecs would score.
+"""Reconstruction quality: PSNR, SSIM and LPIPS per clip and per frame, and what trivial codecs would score.
 
 Dimension legend
     B clips, 3 colours, T frames, H W pixels     video, recon (B,3,T,H,W), float, [-1,1]
-All numbers are made in float64 on the [0,1] scale, which equals a data range of 2 on [-1,1].
+PSNR and SSIM are made in float64 on the [0,1] scale, which equals a data range of 2 on [-1,1]; LPIPS is what its
+float32 network says of [-1,1].
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 import torch
@@ -16,8 +17,10 @@ from torch import Tensor
 
 from ssvae.core.shapes import check_ndim
 from ssvae.core.types import MetricValue
+from ssvae.metrics.band import Band, band_from_samples
 from ssvae.metrics.interval import metric_from_samples
 from ssvae.metrics.protocol import PSNR_FRAME_PROTOCOL, PSNR_PROTOCOL, SSIM_PROTOCOL
+from ssvae.models.lpips import LPIPS
 
 SSIM_WINDOW = 11
 SSIM_SIGMA = 1.5
@@ -26,6 +29,9 @@ SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2
 
 PSNR_CAP = 100.0
 """Averages count a PSNR as at most this, in dB: one exact clip (infinite PSNR) must not hide all others."""
+
+LPIPS_FRAMES = 8
+"""Frames that LPIPS looks at together: bounds its memory, whatever the batch and the clip's length."""
 
 
 def psnr(recon: Tensor, video: Tensor) -> Tensor:
@@ -65,6 +71,25 @@ def ssim_frames(recon: Tensor, video: Tensor) -> Tensor:
     return torch.cat([_ssim_of_clip((a.double() + 1) / 2, (b.double() + 1) / 2) for a, b in pairs])
 
 
+@torch.no_grad()
+def lpips_frames(network: LPIPS, recon: Tensor, video: Tensor) -> Tensor:
+    """LPIPS of every frame (B,T), float64. Clip by clip, so that a number does not depend on the batch.
+
+    network: on the device of the clips. Raises ValueError for shapes that differ or frames too small for the network.
+    """
+    _check_pair(recon, video)
+    rows = []
+    for one, other in zip(recon.float().split(1), video.float().split(1), strict=True):
+        pieces = zip(one.split(LPIPS_FRAMES, dim=2), other.split(LPIPS_FRAMES, dim=2), strict=True)
+        rows.append(torch.cat([network(a, b).double().flatten(1) for a, b in pieces], dim=1))
+    return torch.cat(rows)
+
+
+def lpips_protocol(network: LPIPS) -> str:
+    """Variant and weights (trunk+heads): two sets of weights never share a table."""
+    return f"lpips_{network.net}/1;range=-1-1;clamped;mean_of=frames;weights={network.stamp}"
+
+
 def mean_colour(video: Tensor) -> Tensor:
     """Every clip replaced by its mean colour, same shape: the reconstruction of a codec that keeps 3 numbers."""
     check_ndim("video", video.shape, 5, "(B,3,T,H,W)")
@@ -88,15 +113,19 @@ def down_and_up(video: Tensor, factor: int) -> Tensor:
     return large.view(batch, frames, colours, height, width).transpose(1, 2)
 
 
-def clip_report(recon: Tensor, video: Tensor, down_factor: int = 4) -> dict[str, Tensor]:
+def clip_report(
+    recon: Tensor, video: Tensor, down_factor: int = 4, lpips: Mapping[str, LPIPS] | None = None
+) -> dict[str, Tensor]:
     """All reconstruction numbers of a batch, the reconstruction clamped to [-1,1] as any display does.
 
     Each clip: ``psnr_db``, ``psnr_mean_colour_db``, ``psnr_down{k}_db``, ``ssim``, all (B,); each frame:
-    ``psnr_frame_db``, ``ssim_frame``, (B,T). PSNR is capped at 100 dB. Raises ValueError as the parts do.
+    ``psnr_frame_db``, ``ssim_frame``, (B,T). PSNR is capped at 100 dB. lpips: networks by name ("vgg", "alex"); each
+    adds ``lpips_{name}`` (B,), the mean over frames, and ``lpips_{name}_frame`` (B,T). Raises ValueError as the parts
+    do.
     """
     shown = recon.clamp(-1, 1)
     frames_ssim = ssim_frames(shown, video)
-    return {
+    report = {
         "psnr_db": psnr(shown, video).clamp_max(PSNR_CAP),
         "psnr_frame_db": psnr_frames(shown, video).clamp_max(PSNR_CAP),
         "ssim": frames_ssim.mean(1),
@@ -104,28 +133,41 @@ def clip_report(recon: Tensor, video: Tensor, down_factor: int = 4) -> dict[str,
         "psnr_mean_colour_db": psnr(mean_colour(video.double()), video).clamp_max(PSNR_CAP),
         f"psnr_down{down_factor}_db": psnr(down_and_up(video.double(), down_factor), video).clamp_max(PSNR_CAP),
     }
+    for name, network in (lpips or {}).items():
+        distances = lpips_frames(network, shown, video)
+        report[f"lpips_{name}"] = distances.mean(1)
+        report[f"lpips_{name}_frame"] = distances
+    return report
 
 
 class ReconstructionStatistics:
     """Collects :func:`clip_report` over batches, merges over ranks, and turns it into metrics.
 
-    Clips must all have the same number of frames. Only a few float64 numbers a clip are kept.
+    Clips must all have the same number of frames. Only a few float64 numbers a frame are kept. lpips: networks by name
+    ("vgg", "alex") on the device of the clips; none, no LPIPS.
     """
 
-    def __init__(self, down_factor: int = 4) -> None:
+    def __init__(self, down_factor: int = 4, lpips: Mapping[str, LPIPS] | None = None) -> None:
         self.down_factor = down_factor
+        self._lpips = dict(lpips or {})
+        for name, network in self._lpips.items():
+            if network.net != name:
+                raise ValueError(f"LPIPS network {name!r} is of the variant {network.net!r}: name it so")
         self._reports: list[dict[str, Tensor]] = []
 
     @torch.no_grad()
     def update(self, recon: Tensor, video: Tensor) -> None:
         """Add a batch; recon, video (B,3,T,H,W)."""
-        report = clip_report(recon, video, self.down_factor)
+        report = clip_report(recon, video, self.down_factor, self._lpips)
         self._reports.append({name: values.cpu() for name, values in report.items()})
 
     def merge(self, other: ReconstructionStatistics) -> None:
-        """Add what ``other`` has seen. Raises ValueError for another down-sampling factor."""
+        """Add what ``other`` has seen. Raises ValueError for another down-sampling factor or other LPIPS networks."""
         if other.down_factor != self.down_factor:
             raise ValueError(f"cannot merge baselines of factor {other.down_factor} and {self.down_factor}")
+        mine, theirs = self._protocols(), other._protocols()
+        if mine != theirs:
+            raise ValueError(f"cannot merge LPIPS {theirs} into {mine}: load the same weight files everywhere")
         self._reports.extend(other._reports)
 
     def per_clip(self) -> dict[str, Tensor]:
@@ -134,34 +176,68 @@ class ReconstructionStatistics:
             raise ValueError("no clips yet: call update first")
         return {name: torch.cat([report[name] for report in self._reports]) for name in self._reports[0]}
 
+    def state_dict(self) -> dict[str, Tensor]:
+        """What another process needs to go on: :meth:`per_clip`, empty before the first clip."""
+        return self.per_clip() if self._reports else {}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Replace what was seen by what :meth:`state_dict` gave; the networks must be the same."""
+        self._reports = [dict(state)] if state else []
+
+    def rows(self, keys: Sequence[str]) -> list[dict[str, str | float]]:
+        """One row a window, in the order they came: ``key``, ``psnr_db``, ``ssim``, ``lpips_{name}``.
+
+        keys: the clip of each window; a clip with several windows has several rows. Raises ValueError unless each
+        window names its clip.
+        """
+        clips = self.per_clip()
+        if len(keys) != len(clips["psnr_db"]):
+            raise ValueError(f"{len(clips['psnr_db'])} clips but {len(keys)} keys: name the clip of each window")
+        columns = {name: clips[name].tolist() for name in ("psnr_db", "ssim", *self._protocols())}
+        return [
+            {"key": key, **{name: column[place] for name, column in columns.items()}} for place, key in enumerate(keys)
+        ]
+
     def compute(self, keys: Sequence[str] | None = None) -> list[MetricValue]:
-        """``psnr_db``, ``psnr_frame_db``, ``ssim`` and the two baselines, means over clips with 95 % intervals.
+        """``psnr_db``, ``psnr_frame_db``, ``ssim``, the two baselines and ``lpips_{name}``: means over clips with 95 %
+        intervals.
 
         keys: the clip of each window, where a clip gave several.
         """
         clips = self.per_clip()
-        down = f"psnr_down{self.down_factor}_db"
+        frames, down = clips["psnr_frame_db"].mean(1), f"psnr_down{self.down_factor}_db"
+        of_down = f"{PSNR_PROTOCOL};of=bilinear_down_up_{self.down_factor}"
+        of_mean = f"{PSNR_PROTOCOL};of=mean_colour"
+        mean = "psnr_mean_colour_db"
         return [
             metric_from_samples("psnr_db", clips["psnr_db"], "dB", "up", PSNR_PROTOCOL, keys),
-            metric_from_samples("psnr_frame_db", clips["psnr_frame_db"].mean(1), "dB", "up", PSNR_FRAME_PROTOCOL, keys),
+            metric_from_samples("psnr_frame_db", frames, "dB", "up", PSNR_FRAME_PROTOCOL, keys),
             metric_from_samples("ssim", clips["ssim"], "1", "up", SSIM_PROTOCOL, keys),
-            metric_from_samples(
-                "psnr_mean_colour_db",
-                clips["psnr_mean_colour_db"],
-                "dB",
-                "none",
-                f"{PSNR_PROTOCOL};of=mean_colour",
-                keys,
-            ),
-            metric_from_samples(
-                down, clips[down], "dB", "none", f"{PSNR_PROTOCOL};of=bilinear_down_up_{self.down_factor}", keys
+            metric_from_samples(mean, clips[mean], "dB", "none", of_mean, keys),
+            metric_from_samples(down, clips[down], "dB", "none", of_down, keys),
+            *(
+                metric_from_samples(name, clips[name], "1", "down", protocol, keys)
+                for name, protocol in self._protocols().items()
             ),
         ]
 
     def curves(self) -> dict[str, Tensor]:
-        """Means over clips for every frame, (T,): ``psnr_frame_db``, ``ssim_frame``."""
+        """Means over clips for every frame, (T,): ``psnr_frame_db``, ``ssim_frame``, ``lpips_{name}_frame``."""
         clips = self.per_clip()
-        return {name: clips[name].mean(0) for name in ("psnr_frame_db", "ssim_frame")}
+        return {name: clips[name].mean(0) for name in self._frame_names()}
+
+    def frame_curves(self, keys: Sequence[str] | None = None) -> dict[str, Band]:
+        """The curves of :meth:`curves` with their 95 % intervals over clips, frame by frame; keys as in
+        :meth:`compute`."""
+        clips = self.per_clip()
+        return {name: band_from_samples(clips[name], keys) for name in self._frame_names()}
+
+    def _frame_names(self) -> list[str]:
+        return ["psnr_frame_db", "ssim_frame", *(f"{name}_frame" for name in self._protocols())]
+
+    def _protocols(self) -> dict[str, str]:
+        """Metric name -> protocol of each LPIPS network."""
+        return {f"lpips_{name}": lpips_protocol(network) for name, network in self._lpips.items()}
 
 
 def _squared_error(recon: Tensor, video: Tensor) -> Tensor:

@@ -1,5 +1,7 @@
 """How well a decoder bears latents that are a little wrong: PSNR of decoded noisy latents.
 
+Latents with positions missing are in :mod:`ssvae.metrics.mask_robustness`.
+
 A diffusion model never hits the encoder's latents exactly, and posteriors of trained video VAEs are far too narrow
 to cover its errors; what the decoder makes of noise around them is a cheap stand-in (the motive of LMR in SSVAE,
 arXiv 2512.05394).
@@ -9,13 +11,14 @@ Dimension legend: B clips; latent (B,C,F,h,w), raw (not normalised); video (B,3,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from ssvae.core.shapes import check_ndim
 from ssvae.core.types import MetricValue
+from ssvae.metrics.band import Band, band_from_samples
 from ssvae.metrics.interval import metric_from_samples
 from ssvae.metrics.protocol import ROBUSTNESS_PROTOCOL
 from ssvae.metrics.recon import PSNR_CAP, psnr
@@ -44,16 +47,22 @@ class NoiseRobustness:
         self._values: list[Tensor] = []
 
     @torch.no_grad()
-    def update(self, latent: Tensor, video: Tensor, draw: Tensor) -> None:
+    def update(self, latent: Tensor, video: Tensor, draw: Tensor, decoded: Tensor | None = None) -> None:
         """Decode a batch at every level. draw: N(0,1) of the latent's shape; give each clip one of its own, so that the
-        size of a batch changes nothing."""
+        size of a batch changes nothing. decoded: decode(latent), where the caller has it: level 0 then costs nothing.
+        """
         check_ndim("latent", latent.shape, 5, "(B,C,F,h,w)")
         if latent.shape[1] != self._std.shape[0]:
             raise ValueError(f"latent has {latent.shape[1]} channels, latent_std {self._std.shape[0]}")
         if draw.shape != latent.shape:
             raise ValueError(f"draw has shape {tuple(draw.shape)}, the latents {tuple(latent.shape)}")
         step = draw.to(latent) * self._std.to(latent).view(1, -1, 1, 1, 1)
-        rows = [psnr(self._decode(latent + level * step).clamp(-1, 1), video) for level in self.noise]
+        rows = []
+        for level in self.noise:
+            plain = level == 0 and decoded is not None
+            shown = decoded if plain else self._decode(latent + level * step)
+            assert shown is not None
+            rows.append(psnr(shown.clamp(-1, 1), video))
         self._values.append(torch.stack(rows, 1).clamp_max(PSNR_CAP).cpu())
 
     def merge(self, other: NoiseRobustness) -> None:
@@ -62,17 +71,44 @@ class NoiseRobustness:
             raise ValueError(f"cannot merge noise levels {other.noise} into {self.noise}")
         self._values.extend(other._values)
 
+    def state_dict(self) -> dict[str, Tensor]:
+        """What another process needs to go on: ``psnr_db`` (n,levels), empty before the first clip."""
+        return {"psnr_db": torch.cat(self._values)} if self._values else {}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Replace what was measured by what :meth:`state_dict` gave. Raises ValueError for another count of levels."""
+        self._values = check_table(state, len(self.noise))
+
     def compute(self, keys: Sequence[str] | None = None) -> list[MetricValue]:
         """``psnr_noise_{level}_db`` for every level: mean over clips with 95 % interval; keys: each window's clip."""
-        if not self._values:
-            raise ValueError("no clips yet: call update first")
-        table = torch.cat(self._values)
+        table = self._table()
         return [
             metric_from_samples(
                 f"psnr_noise_{level:g}_db", table[:, index], "dB", "up", f"{ROBUSTNESS_PROTOCOL};noise={level:g}", keys
             )
             for index, level in enumerate(self.noise)
         ]
+
+    def curve(self, keys: Sequence[str] | None = None) -> tuple[Tensor, Band]:
+        """PSNR against the noise level: levels (L,) ascending, where 0 is the plain reconstruction, and the mean over
+        clips in dB with its 95 % interval; keys as in :meth:`compute`."""
+        levels, order = torch.tensor(self.noise, dtype=torch.float64).sort()
+        return levels, band_from_samples(self._table()[:, order], keys)
+
+    def _table(self) -> Tensor:
+        """(n,L), dB."""
+        if not self._values:
+            raise ValueError("no clips yet: call update first")
+        return torch.cat(self._values)
+
+
+def check_table(state: Mapping[str, Tensor], levels: int) -> list[Tensor]:
+    """The values of a state, one table or none; ValueError unless it has one column a level."""
+    tables = [value.double() for value in state.values()]
+    for table in tables:
+        if table.ndim != 2 or table.shape[1] != levels:
+            raise ValueError(f"state has values of shape {tuple(table.shape)}, this metric has {levels} levels")
+    return tables
 
 
 def noise_robustness(

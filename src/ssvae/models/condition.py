@@ -1,11 +1,15 @@
-"""What a video is generated from: captions, classes, or nothing, as integer ids that batch.
+"""What a video is generated from: captions, texts, classes, or nothing, as integer ids that batch.
 
 Captions go through a hashing tokeniser: no vocabulary file, no downloaded text encoder, equal ids on every machine.
 A token's embedding meets its position in a small network *before* the mean over tokens, so the order of words counts
 ("red on blue" is not "blue on red").
 
+Texts go through a frozen text encoder, once each: an id names a text, and :class:`TextSource` holds the embedding.
+So guidance, dropout and the ranks' shares are the same index arithmetic for every kind of condition.
+
 Dimension legend
-    B batch, L tokens of a caption, D width of the condition vector; ids (B,L) for captions, (B,) for classes, int64
+    B batch, L tokens of a caption or text, D width of the condition vector, E width of the text encoder
+    ids (B,L) for captions, (B,) for texts and classes, int64
 """
 
 from __future__ import annotations
@@ -13,13 +17,15 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
-ConditionKind = Literal["caption", "class", "none"]
-CONDITION_KINDS: tuple[ConditionKind, ...] = ("caption", "class", "none")
+from ssvae.models.dit_blocks import TextTokens
+
+ConditionKind = Literal["caption", "text", "class", "none"]
+CONDITION_KINDS: tuple[ConditionKind, ...] = ("caption", "text", "class", "none")
 PAD, NULL = 0, 1
 """Reserved token ids: padding behind a caption, and the one token of the null caption."""
 FIRST_WORD = 2
@@ -77,11 +83,84 @@ class CaptionEmbedding(nn.Module):
 
     def encode(self, captions: Sequence[str | int | None]) -> Tensor:
         """Captions -> ids (B,L)."""
-        for caption in captions:
-            if isinstance(caption, int):
-                raise ValueError(f"a caption condition needs text, got the label {caption}; use condition='class'")
-        texts = [caption if isinstance(caption, str) else None for caption in captions]
-        return encode_captions(texts, vocabulary=self.vocabulary, length=self.length)
+        return encode_captions(_texts(captions), vocabulary=self.vocabulary, length=self.length)
+
+
+def _texts(conditions: Sequence[str | int | None]) -> list[str | None]:
+    """ValueError where a label stands for a text."""
+    for condition in conditions:
+        if isinstance(condition, int):
+            raise ValueError(f"a caption condition needs text, got the label {condition}; use condition='class'")
+    return [condition if isinstance(condition, str) else None for condition in conditions]
+
+
+class TextSource(Protocol):
+    """Embeddings of texts by a frozen encoder, by id."""
+
+    @property
+    def width(self) -> int:
+        """E."""
+        ...
+
+    @property
+    def length(self) -> int:
+        """L, the most tokens that a text has."""
+        ...
+
+    def encode(self, texts: Sequence[str | None]) -> Tensor:
+        """Texts -> ids (B,) int64 on the CPU; None is the empty text. Embeds what has no embedding yet."""
+        ...
+
+    def rows(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """ids (B,) -> embeddings (B,L,E), zero behind the end of a text, and which of them are there, (B,L) bool."""
+        ...
+
+
+class BlankTexts:
+    """A :class:`TextSource` that knows only sizes and makes zeros, on the device of the ids: to count and to cost."""
+
+    def __init__(self, width: int, length: int) -> None:
+        self.width, self.length = width, length
+
+    def encode(self, texts: Sequence[str | None]) -> Tensor:
+        return torch.zeros(len(texts), dtype=torch.int64)
+
+    def rows(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        shape = (len(ids), self.length)
+        return torch.zeros(*shape, self.width, device=ids.device), torch.ones(
+            shape, dtype=torch.bool, device=ids.device
+        )
+
+
+class TextEmbedding(nn.Module):
+    """ids (B,) -> a vector (B,D) for the time's state, and tokens (B,L,D) for cross-attention.
+
+    Embeddings are RMS-normalised first: encoders differ in scale by orders of magnitude. Their mean over present tokens
+    goes through a small network into the vector, the tokens through one linear layer. The null condition is the empty
+    text. ``source`` holds no weights of the model and is no part of its state.
+    """
+
+    def __init__(self, *, width: int, source: TextSource) -> None:
+        super().__init__()
+        self.source = source
+        self.norm = nn.RMSNorm(source.width, eps=1e-6)
+        self.tokens = nn.Linear(source.width, width)
+        self.pooled = nn.Sequential(nn.Linear(source.width, width), nn.SiLU(), nn.Linear(width, width))
+
+    def forward(self, ids: Tensor) -> tuple[Tensor, TextTokens]:
+        if ids.ndim != 1:
+            raise ValueError(f"text ids must be (B,) as encode makes them, got {tuple(ids.shape)}")
+        weight = self.tokens.weight
+        embedded, present = self.source.rows(ids)
+        embedded = self.norm(embedded.to(weight.device, weight.dtype))
+        present = present.to(weight.device)
+        shares = present.unsqueeze(-1).to(weight.dtype)
+        mean = (embedded * shares).sum(dim=1) / shares.sum(dim=1).clamp_min(1)
+        return self.pooled(mean), TextTokens(self.tokens(embedded), present)
+
+    def encode(self, texts: Sequence[str | int | None]) -> Tensor:
+        """Texts -> ids (B,); those that are new go through the encoder."""
+        return self.source.encode(_texts(texts))
 
 
 class ClassEmbedding(nn.Module):

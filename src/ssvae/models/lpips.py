@@ -1,6 +1,7 @@
-"""LPIPS, the learned perceptual distance (Zhang et al., arXiv 1801.03924), VGG16 variant, per frame.
+"""LPIPS, the learned perceptual distance (Zhang et al., arXiv 1801.03924), per frame: VGG16 and AlexNet variants.
 
-The trunk is written out here, so no image-model package is needed; weights come from files that the user names.
+The trunks are written out here, so no image-model package is needed; weights come from files that the user names.
+VGG is the usual training loss, Alex the usual number of reconstruction tables; their values are not comparable.
 
 Dimension legend
     B batch, T frames, N = B·T images, H W pixels; K channels of a feature map
@@ -15,20 +16,25 @@ import pickle
 import struct
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from ssvae.core.identity import file_sha256
 from ssvae.core.shapes import check_ndim
 
+Net = Literal["vgg", "alex"]
 STAGES: tuple[tuple[int, int], ...] = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
 """VGG16: (channels, convolutions) of each stage; a 2x2 max pool lies between stages."""
+ALEX_WIDTHS = (64, 192, 384, 256, 256)
+"""AlexNet (torchvision's): channels of the five convolutions."""
 SHIFT = (-0.030, -0.088, -0.188)
 SCALE = (0.458, 0.448, 0.450)
-SMALLEST = 16
-"""Frames below this many pixels do not survive four poolings."""
+SMALLEST: dict[Net, int] = {"vgg": 16, "alex": 31}
+"""Frames below this many pixels do not survive VGG's four poolings, or AlexNet's stride of 4 and two poolings."""
 
 
 class VGG16Features(nn.Module):
@@ -61,19 +67,62 @@ class VGG16Features(nn.Module):
         return maps
 
 
+class AlexNetFeatures(nn.Module):
+    """The convolutions of torchvision's AlexNet; returns the five maps after each ReLU.
+
+    ``features`` is numbered as in torchvision (``features.0``, 3, 6, 8, 10); its last pooling is not needed.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        one, two, three, four, five = ALEX_WIDTHS
+        self.features = nn.Sequential(
+            nn.Conv2d(3, one, 11, stride=4, padding=2),
+            nn.ReLU(),
+            nn.MaxPool2d(3, stride=2),
+            nn.Conv2d(one, two, 5, padding=2),
+            nn.ReLU(),
+            nn.MaxPool2d(3, stride=2),
+            nn.Conv2d(two, three, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(three, four, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(four, five, 3, padding=1),
+            nn.ReLU(),
+        )
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """(N,3,H,W), normalised colours -> five maps (N,K,·,·), sides about H/4, H/8, then H/16 three times."""
+        maps: list[Tensor] = []
+        for layer in self.features:
+            images = layer(images)
+            if isinstance(layer, nn.ReLU):
+                maps.append(images)
+        return maps
+
+
 class LPIPS(nn.Module):
     """Distance per frame: unit-length features, squared difference, weighted over channels, averaged over pixels.
 
-    Frozen; gradients reach the frames only. Freshly built its weights are random: see :func:`load_lpips`.
+    net: "vgg" or "alex". Frozen; gradients reach the frames only. Freshly built its weights are random: see
+    :func:`load_lpips`. stamp: which weights these are, for a protocol string.
     """
 
     shift: Tensor
     scale: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, net: Net = "vgg") -> None:
         super().__init__()
-        self.trunk = VGG16Features()
-        self.heads = nn.ParameterList(nn.Parameter(torch.rand(width) / width) for width, _ in STAGES)
+        if net not in get_args(Net):
+            raise ValueError(f"LPIPS net must be one of {', '.join(get_args(Net))}, got {net!r}")
+        self.net: Net = net
+        self.stamp = "random"
+        self.trunk: VGG16Features | AlexNetFeatures
+        if net == "vgg":
+            self.trunk, widths = VGG16Features(), tuple(width for width, _ in STAGES)
+        else:
+            self.trunk, widths = AlexNetFeatures(), ALEX_WIDTHS
+        self.heads = nn.ParameterList(nn.Parameter(torch.rand(width) / width) for width in widths)
         self.register_buffer("shift", torch.tensor(SHIFT).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("scale", torch.tensor(SCALE).view(1, 3, 1, 1), persistent=False)
         self.requires_grad_(False)
@@ -87,8 +136,9 @@ class LPIPS(nn.Module):
                 f"LPIPS compares clips of equal shape, got {tuple(reconstruction.shape)} and {tuple(target.shape)}"
             )
         b, _, t, h, w = target.shape
-        if min(h, w) < SMALLEST:
-            raise ValueError(f"LPIPS needs frames of at least {SMALLEST}x{SMALLEST} pixels, got {h}x{w}")
+        smallest = SMALLEST[self.net]
+        if min(h, w) < smallest:
+            raise ValueError(f"LPIPS ({self.net}) needs frames of at least {smallest}x{smallest} pixels, got {h}x{w}")
         ours, theirs = self.trunk(self._frames(reconstruction)), self.trunk(self._frames(target))
         distance = target.new_zeros(b * t)
         for one, other, head in zip(ours, theirs, self.heads, strict=True):
@@ -101,28 +151,31 @@ class LPIPS(nn.Module):
         return (video.transpose(1, 2).flatten(0, 1) - self.shift) / self.scale
 
 
-def load_lpips(vgg: str | os.PathLike[str], heads: str | os.PathLike[str] | None = None) -> LPIPS:
+def load_lpips(trunk: str | os.PathLike[str], heads: str | os.PathLike[str] | None = None, net: Net = "vgg") -> LPIPS:
     """LPIPS with published weights.
 
-    vgg: the usual VGG16 weights (.pth or .safetensors, keys ``features.N.weight``; classifier keys are ignored).
-    heads: the five linear heads (keys ``lin0.model.1.weight``, as the ``lpips`` package and torchmetrics ship them);
-    None takes the file inside an installed torchmetrics. Raises ValueError when a file is missing or does not match.
+    trunk: the usual VGG16 or AlexNet weights (.pth or .safetensors, keys ``features.N.weight`` as in torchvision;
+    classifier keys are ignored). heads: the five linear heads (keys ``lin0.model.1.weight``, as the ``lpips`` package
+    and torchmetrics ship them); None takes the file inside an installed torchmetrics. Raises ValueError when a file is
+    missing or does not match.
     """
-    model = LPIPS()
-    trunk = {key: value for key, value in _read(Path(vgg), "VGG16").items() if key.startswith("features.")}
-    _fill(dict(model.trunk.named_parameters()), trunk, Path(vgg))
-    head_path = Path(heads) if heads is not None else shipped_heads()
+    model = LPIPS(net)
+    path, what = Path(trunk), {"vgg": "VGG16", "alex": "AlexNet"}[net]
+    convolutions = {key: value for key, value in _read(path, what).items() if key.startswith("features.")}
+    _fill(dict(model.trunk.named_parameters()), convolutions, path)
+    head_path = Path(heads) if heads is not None else shipped_heads(net)
     tensors = {key: value.flatten() for key, value in _read(head_path, "LPIPS heads").items()}
     _fill({f"lin{i}.model.1.weight": head for i, head in enumerate(model.heads)}, tensors, head_path)
+    model.stamp = f"{file_sha256(path)[:12]}+{file_sha256(head_path)[:12]}"
     return model
 
 
-def shipped_heads() -> Path:
+def shipped_heads(net: Net = "vgg") -> Path:
     """The heads file that torchmetrics' wheel contains."""
     spec = importlib.util.find_spec("torchmetrics")
     if spec is None or spec.origin is None:
         raise ValueError("LPIPS heads: no path given and torchmetrics, which ships them, is not installed; give a path")
-    return Path(spec.origin).parent / "functional" / "image" / "lpips_models" / "vgg.pth"
+    return Path(spec.origin).parent / "functional" / "image" / "lpips_models" / f"{net}.pth"
 
 
 def _read(path: Path, what: str) -> dict[str, Tensor]:

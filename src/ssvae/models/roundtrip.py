@@ -21,6 +21,7 @@ from ssvae.core.types import Posterior
 from ssvae.models.streaming import StreamingDecoder, StreamingEncoder
 from ssvae.models.tiling import TiledDecoder, TiledEncoder, TileGrid
 from ssvae.models.vae import VideoVAE
+from ssvae.models.zoo import PublishedVAE
 
 
 class _Encoder(Protocol):
@@ -43,10 +44,11 @@ class Padding:
     frames: int
 
     @classmethod
-    def of(cls, vae: VideoVAE, frames: int, height: int, width: int) -> Padding:
+    def of(cls, vae: VideoVAE | PublishedVAE, frames: int, height: int, width: int) -> Padding:
         """For a clip of that many frames and pixels."""
         space = vae.spatial_ratio
-        return cls(-height % space, -width % space, -(frames - 1) % vae.temporal_ratio)
+        step = vae.layout.frame_step if isinstance(vae, PublishedVAE) else vae.temporal_ratio
+        return cls(-height % space, -width % space, -(frames - 1) % step)
 
 
 def reconstruct(

@@ -1,7 +1,7 @@
 """Per-channel mean and std of a VAE's latents, and what they were measured on: the record that travels with weights.
 
-The numbers that :meth:`VideoVAE.normalize` uses are the buffers ``latent_mean`` and ``latent_std``; the record beside
-the weights (``latent_statistics.json``) says where they come from, and the two must agree.
+The numbers that ``normalize`` uses are the buffers ``latent_mean`` and ``latent_std`` of the VAE; the record beside the
+weights (``latent_statistics.json``) says where they come from, and the two must agree.
 
 Dimension legend: B clips, T frames, H W pixels, C latent channels.
 """
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ssvae.core.files import write_json
+from ssvae.models.autoencoder import Autoencoder
 from ssvae.models.vae import VideoVAE
 from ssvae.stats.moments import StreamingMoments, channel_moments
 
@@ -28,6 +29,8 @@ PROTOCOL = "latent_statistics/1;latent=raw_mean;std=unbiased"
 """Mean and standard deviation over every position of the posterior means of all windows, float64."""
 UNKNOWN = "unknown"
 """Protocol of numbers that came without a record."""
+PUBLISHED = "as published"
+"""Protocol of numbers that were published with the weights, measured by their authors."""
 _COUNTS = ("clips", "positions", "frames", "height", "width")
 _TEXTS = ("fingerprint", "split")
 RELEASED_48 = Path(__file__).parent / "assets" / "latent_stats_48.json"
@@ -75,7 +78,7 @@ class LatentStatistics:
                 raise ValueError(f"latent statistics: {name} must be text, got {value!r}")
 
     @classmethod
-    def unrecorded(cls, vae: VideoVAE) -> LatentStatistics:
+    def unrecorded(cls, vae: Autoencoder) -> LatentStatistics:
         """The numbers that ``vae`` carries, of which nobody wrote down where they come from."""
         mean, std = vae.latent_mean.double().cpu(), vae.latent_std.double().cpu()
         return cls(mean=tuple(mean.tolist()), std=tuple(std.tolist()), protocol=UNKNOWN, data=UNKNOWN)
@@ -94,7 +97,7 @@ class LatentStatistics:
         """Make ``vae`` normalise by these numbers. Raises ValueError for another number of channels."""
         vae.set_latent_statistics(*self.tensors)
 
-    def check(self, vae: VideoVAE) -> None:
+    def check(self, vae: Autoencoder) -> None:
         """ValueError unless these are the numbers that ``vae`` normalises by."""
         for name, told, used in zip(("mean", "std"), self.tensors, (vae.latent_mean, vae.latent_std), strict=True):
             if not torch.equal(told, used.detach().cpu()):
@@ -107,7 +110,7 @@ class LatentStatistics:
 
 @torch.no_grad()
 def measure_statistics(
-    vae: VideoVAE,
+    vae: Autoencoder,
     videos: Iterable[Tensor],
     *,
     fps: float,

@@ -10,7 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ssvae.core.types import MetricValue
+import yaml
+
+from ssvae.core.identity import fingerprint
+from ssvae.core.types import Direction, MetricValue
 
 logger = logging.getLogger(__name__)
 
@@ -26,12 +29,20 @@ REGULARIZER_ORDER = ("none", "lcr", "lmr", "lcr_lmr")
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """One line of a figure: ``y`` over ``x``, equally long, with axis labels."""
+    """One line of a figure: ``y`` over ``x``, equally long, with axis labels.
+
+    low, high: ends of each value's 95 % interval over samples, where it has one. direction, protocol: as of a metric,
+    None where the curve does not say.
+    """
 
     x: tuple[float, ...]
     y: tuple[float, ...]
     x_label: str
     y_label: str
+    low: tuple[float, ...] | None = None
+    high: tuple[float, ...] | None = None
+    direction: Direction | None = None
+    protocol: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +50,8 @@ class CellRow:
     """One cell of a sweep with everything its finished stages measured.
 
     fields: the swept values, :data:`FIELDS` and others. status: running, finished, failed or killed; reason: why it is
-    not finished. metrics, curves: by name; where two stages give the same name, the later stage counts.
+    not finished. metrics, curves: by name; where two stages give the same name, the later stage counts. stages: name ->
+    folder. origins: metric -> the stage that measured it. probe: identity of the probe's settings, None without one.
     """
 
     cell_id: str
@@ -48,6 +60,9 @@ class CellRow:
     reason: str | None = None
     metrics: Mapping[str, MetricValue] = field(default_factory=dict)
     curves: Mapping[str, Curve] = field(default_factory=dict)
+    stages: Mapping[str, str] = field(default_factory=dict)
+    origins: Mapping[str, str] = field(default_factory=dict)
+    probe: str | None = None
 
     def value(self, metric: str) -> float | None:
         """The metric's value, None where it was not measured or is NaN."""
@@ -121,29 +136,36 @@ def read_cell(root: Path, path: Path) -> CellRow:
     cell = _read(path)
     metrics: dict[str, MetricValue] = {}
     curves: dict[str, Curve] = {}
+    origins: dict[str, str] = {}
     reason = cell["reason"]
     for stage, where in cell["stages"].items():
         folder = root / where
         if (folder / "done.json").exists():
-            metrics.update(_metrics(folder / "metrics.json"))
+            measured = _metrics(folder / "metrics.json")
+            metrics.update(measured)
+            origins.update(dict.fromkeys(measured, stage))
             curves.update(_curves(folder / "curves.json"))
         elif cell["status"] == "finished":
             reason = f"{where} is not there or not finished: run the sweep's command again to make stage {stage}"
             logger.warning("cell %s: %s", cell["cell_id"], reason)
-    return CellRow(cell["cell_id"], cell["fields"], cell["status"], reason, metrics, curves)
+    stages = cell["stages"]
+    probe = _probe_settings([root / stages[name] / "config.yaml" for name in ("dit", "probe") if name in stages])
+    return CellRow(cell["cell_id"], cell["fields"], cell["status"], reason, metrics, curves, stages, origins, probe)
 
 
 def check_protocols(rows: Sequence[CellRow]) -> None:
-    """Raise ValueError, naming metric, cells and protocols, if one metric was measured in two ways."""
+    """Raise ValueError, naming metric or curve, cells and protocols, if one was measured in two ways."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for row in rows:
+        named = {f"metric {name}": metric.protocol for name, metric in row.metrics.items()}
+        named |= {f"curve {name}": curve.protocol for name, curve in row.curves.items() if curve.protocol is not None}
+        for name, protocol in named.items():
+            found.setdefault(name, {}).setdefault(protocol, []).append(row.cell_id)
     problems = []
-    for name in sorted({name for row in rows for name in row.metrics}):
-        cells: dict[str, list[str]] = {}
-        for row in rows:
-            if name in row.metrics:
-                cells.setdefault(row.metrics[name].protocol, []).append(row.cell_id)
+    for name, cells in sorted(found.items()):
         if len(cells) > 1:
             ways = "; ".join(f"{protocol} in {', '.join(ids)}" for protocol, ids in cells.items())
-            problems.append(f"metric {name} was measured by {len(cells)} protocols: {ways}")
+            problems.append(f"{name} was measured by {len(cells)} protocols: {ways}")
     if problems:
         remedy = "numbers of different protocols cannot share a table: measure these cells again, or report them apart"
         raise ValueError("\n".join([*problems, remedy]))
@@ -186,11 +208,40 @@ def _curves(path: Path) -> dict[str, Curve]:
         return {}
     found = {}
     for name, curve in _read(path).items():
-        if len(curve["x"]) != len(curve["y"]):
-            raise ValueError(f"curve {name} in {path} has {len(curve['x'])} x and {len(curve['y'])} y values")
-        y = tuple(math.nan if value is None else float(value) for value in curve["y"])
-        found[name] = Curve(tuple(map(float, curve["x"])), y, curve["x_label"], curve["y_label"])
+        for values in ("y", "low", "high"):
+            if curve.get(values) is not None and len(curve["x"]) != len(curve[values]):
+                raise ValueError(
+                    f"curve {name} in {path} has {len(curve['x'])} x and {len(curve[values])} {values} values"
+                )
+        found[name] = Curve(
+            x=tuple(map(float, curve["x"])),
+            y=_numbers(curve["y"]),
+            x_label=curve["x_label"],
+            y_label=curve["y_label"],
+            low=_numbers(curve["low"]) if curve.get("low") is not None else None,
+            high=_numbers(curve["high"]) if curve.get("high") is not None else None,
+            direction=curve.get("direction"),
+            protocol=curve.get("protocol"),
+        )
     return found
+
+
+def _numbers(values: Sequence[float | None]) -> tuple[float, ...]:
+    return tuple(math.nan if value is None else float(value) for value in values)
+
+
+def _probe_settings(paths: Sequence[Path]) -> str | None:
+    """Of everything that a probe was told but its seed, its VAE and what it was trained on, by the configs of its
+    stages; None where that is not recorded."""
+    told = []
+    for path in (path for path in paths if path.exists()):
+        try:
+            config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except yaml.YAMLError as error:
+            remedy = "remove it and run the sweep's command again"
+            raise ValueError(f"{path} is not valid YAML ({error}): {remedy}") from error
+        told.append({key: value for key, value in config.items() if key not in ("seed", "parents", "vae")})
+    return fingerprint(told) if told else None
 
 
 def _read(path: Path) -> Any:

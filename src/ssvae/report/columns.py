@@ -13,11 +13,13 @@ FIRST_METRICS = (
     "ssim",
     "lpips_vgg",
     "lpips_alex",
+    "rfvd",
     "local_correlation",
     "dct_high_share",
     "dct_dc_share",
     "explained_variance_8",
     "participation_ratio",
+    "viv",
     "kl_per_dim",
     "diffusion_loss",
     "probe_fd",
@@ -26,16 +28,21 @@ FIRST_METRICS = (
     "fdd",
     "fvd",
     "reward_mean",
+    "reward_final",
 )
 """Order of metric columns; ``*`` stands for any ending. Every other metric follows alphabetically."""
 
 MAIN_METRICS = (
     "psnr_db",
     "ssim",
+    "lpips_vgg",
+    "lpips_alex",
+    "rfvd",
     "local_correlation",
     "dct_high_share",
     "explained_variance_8",
     "participation_ratio",
+    "viv",
     "diffusion_loss",
     "probe_fd",
     "probe_reward",
@@ -51,6 +58,11 @@ BASELINES = {"psnr_mean_colour_db": "mean colour PSNR", "psnr_down8_db": "8x dow
 _LABELS = {
     "psnr_db": "PSNR dB",
     "ssim": "SSIM",
+    "lpips_vgg": "LPIPS VGG",
+    "lpips_alex": "LPIPS Alex",
+    "rfvd": "rFVD",
+    "psnr_masked_0.5_db": "PSNR half masked dB",
+    "viv": "VIV",
     "local_correlation": "local corr.",
     "dct_high_share": "DCT high",
     "dct_dc_share": "DCT DC",
@@ -63,6 +75,7 @@ _LABELS = {
     "fdd": "FDD",
     "fvd": "FVD",
     "reward_mean": "reward",
+    "reward_final": "reward, final",
 }
 _ARROWS = {"up": " ↑", "down": " ↓", "none": ""}
 
@@ -138,3 +151,12 @@ def groups(rows: Sequence[CellRow], names: Sequence[str]) -> dict[tuple[str, ...
     for row in rows:
         found.setdefault(tuple(field_text(row, name) for name in names), []).append(row)
     return found
+
+
+def baseline_of(row: CellRow, bases: Sequence[list[CellRow]]) -> list[CellRow]:
+    """The baseline setting whose other fields all equal the row's; of several the one that shares most, [] for none.
+
+    A baseline may lack a field that does not act on it, such as the strength of a regulariser it has not.
+    """
+    fitting = [base for base in bases if base[0].others.items() <= row.others.items()]
+    return max(fitting, key=lambda base: len(base[0].others), default=[])

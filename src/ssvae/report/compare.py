@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ssvae.report.collect import CellRow
-from ssvae.report.columns import MAIN_METRICS, example, field_text, groups, other_fields, present
+from ssvae.report.columns import MAIN_METRICS, baseline_of, example, field_text, groups, other_fields, present
 
 Verdict = Literal["better", "worse", "inside seed spread", "seed spread unknown"]
 
@@ -72,7 +72,7 @@ def compare(rows: Sequence[CellRow], metrics: Sequence[str] = MAIN_METRICS, base
         settings = list(groups(alike, ["reg", *other_fields(alike)]).items())
         bases = [members for (reg, *_), members in settings if reg == baseline]
         for (reg, *_), members in settings:
-            against = _baseline_of(members[0], bases) if reg != baseline else []
+            against = baseline_of(members[0], bases) if reg != baseline else []
             for metric in present(members, metrics):
                 ours, base = spread(members, metric), spread(against, metric)
                 if ours is None or base is None:
@@ -85,15 +85,6 @@ def compare(rows: Sequence[CellRow], metrics: Sequence[str] = MAIN_METRICS, base
                     Difference(metric, reg, channels, resolution, others, ours.mean, base.mean, gap, noise, verdict)
                 )
     return found
-
-
-def _baseline_of(row: CellRow, bases: Sequence[list[CellRow]]) -> list[CellRow]:
-    """The baseline setting whose other fields all equal the row's; of several the one that shares most, [] for none.
-
-    A baseline may lack a field that does not act on it, such as the strength of a regulariser it has not.
-    """
-    fitting = [base for base in bases if base[0].others.items() <= row.others.items()]
-    return max(fitting, key=lambda base: len(base[0].others), default=[])
 
 
 def _noise(a: Spread, b: Spread) -> float | None:

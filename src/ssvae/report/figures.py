@@ -5,55 +5,24 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ssvae.core.files import write_atomic
-from ssvae.report.collect import REGULARIZER_ORDER, CellRow
+from ssvae.report.collect import CellRow
 from ssvae.report.columns import field_text
+from ssvae.report.palette import FIGURE_STYLE, looks
 
 SPECTRUM_DEFINITION = "3-D DCT-II of normalised latents, mean squared coefficient by index, divided by the sum"
 VARIANCE_DEFINITION = "cumulative share of the k largest eigenvalues of the channel covariance"
 
-_Fill = Literal["full", "none", "left", "right"]
-
-# Okabe and Ito's palette: told apart with every common colour-vision deficiency.
-_COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#A6761D")
-_DASHES: tuple[str | tuple[int, tuple[float, ...]], ...] = ("-", (0, (4, 2)), (0, (1, 1.4)), (0, (6, 2, 1, 2)))
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-_FILLS: tuple[_Fill, ...] = ("full", "none", "left", "right")
-_PALEST = 0.6  # share of white: a paler line is lost on white paper
 _DEFINITION_WIDTH = 115
 _LEGEND_WIDTH = 105  # characters
-_STYLE: dict[Any, Any] = {
-    "font.size": 9,
-    "axes.titlesize": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#dddddd",
-    "grid.linewidth": 0.6,
-    "legend.frameon": False,
-    "lines.linewidth": 1.6,
-}
-
-
-@dataclass(frozen=True, slots=True)
-class _Line:
-    row: CellRow
-    colour: str
-    dash: str | tuple[int, tuple[float, ...]]
-    marker: str
-    fill: _Fill
-    shift: float
 
 
 def dct_spectrum_figure(rows: Sequence[CellRow], sweep: str, definition: str = SPECTRUM_DEFINITION) -> Figure:
@@ -83,10 +52,10 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 
 def _draw(rows: Sequence[CellRow], curve: str, title: str, definition: str) -> tuple[Figure, Axes]:
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(FIGURE_STYLE):
         figure = Figure(figsize=(7.6, 4.9), layout="constrained")
         axes = figure.add_subplot()
-        lines = [line for line in _styles(rows) if curve in line.row.curves]
+        lines = [line for line in looks(rows) if curve in line.row.curves]
         for line in lines:
             data = line.row.curves[curve]
             # Log axes cannot show zeros; a gap is more honest than a clipped value.
@@ -110,37 +79,6 @@ def _draw(rows: Sequence[CellRow], curve: str, title: str, definition: str) -> t
         else:
             axes.text(0.5, 0.5, "no cell has this curve yet", transform=axes.transAxes, ha="center")
     return figure, axes
-
-
-def _styles(rows: Sequence[CellRow]) -> list[_Line]:
-    """Colour and marker by regulariser, the same in every sweep for the known four; line style by channel count.
-
-    Where a regulariser comes with several values of other fields, each has its shade of the colour and its marker fill.
-    """
-    known = list(REGULARIZER_ORDER)
-    regs = known + sorted({field_text(row, "reg") for row in rows} - set(known))
-    counts = sorted({field_text(row, "channels") for row in rows}, key=lambda text: (len(text), text))
-    found = []
-    for row in rows:
-        reg = regs.index(field_text(row, "reg"))
-        dash = _DASHES[counts.index(field_text(row, "channels")) % len(_DASHES)]
-        settings = list(
-            dict.fromkeys(tuple(r.others.items()) for r in rows if r.fields.get("reg") == row.fields.get("reg"))
-        )
-        setting = settings.index(tuple(row.others.items()))
-        colour = _shade(_COLOURS[reg % len(_COLOURS)], setting, len(settings))
-        fill = _FILLS[setting % len(_FILLS)]
-        found.append(_Line(row, colour, dash, _MARKERS[reg % len(_MARKERS)], fill, reg % 4 / 4))
-    return found
-
-
-def _shade(colour: str, index: int, count: int) -> str:
-    """The colour itself first, then mixed with ever more white."""
-    if index == 0:
-        return colour
-    white = _PALEST * index / (count - 1)
-    red, green, blue = (part + (1 - part) * white for part in to_rgb(colour))
-    return to_hex((red, green, blue))
 
 
 def _label(row: CellRow, rows: Sequence[CellRow]) -> str:

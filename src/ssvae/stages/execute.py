@@ -17,10 +17,10 @@ from ssvae.core.identity import provenance
 from ssvae.core.paths import PROJECT
 from ssvae.core.progress import Progress
 from ssvae.core.ranks import ALONE, Ranks
-from ssvae.stages import decoder_finetune, latents, measure, pretrain, probe
-from ssvae.stages.plan import TRAINING, StagePlan, latent_weights
+from ssvae.stages import decoder_finetune, dit, latents, measure, pretrain, probe
+from ssvae.stages.plan import ENCODING, TRAINING, StagePlan, latent_weights
 from ssvae.stages.source import Source
-from ssvae.stages.trained import Training
+from ssvae.stages.trained import Training, vae_folder
 from ssvae.train.state import drop_checkpoint
 
 Outcome = Literal["reused", "resumed", "computed"]
@@ -71,11 +71,11 @@ def execute(job: Job, *, wait: bool) -> Outcome:
 
 
 def _follow(job: Job) -> Outcome:
-    """What the other ranks do: train along, leave everything else to the first one, and wait for it."""
+    """What the other ranks do: work along, leave writing (and all of encoding) to the first one, and wait for it."""
     outcome: Outcome = job.ranks.share("reused")
     if outcome == "reused":
         return outcome
-    if job.plan.name in TRAINING:
+    if job.plan.name not in ENCODING:
         _run(job)
     job.ranks.wait()
     return outcome
@@ -120,20 +120,33 @@ def _run(job: Job) -> None:
             decoder_finetune.run(training, folders["pretrain"])
         else:
             pretrain.run(training, cfg.vae, folders.get("base") if plan.name == "pretrain" else None)
-    elif plan.name == "measure":
+        return
+    finished = cfg.vae.weights
+    decoder = finished if finished is not None else vae_folder(folders[score.trained.value], score.weights.value)
+    if plan.name == "measure":
         measure.run(
-            stage=cfg.stages.measure, sources=job.sources, trained=folders[score.trained.value], folder=folder,
-            samples=cfg.track.samples, progress=job.progress,
+            stage=cfg.stages.measure, sources=job.sources, vae=decoder, finished=finished is not None, folder=folder,
+            samples=cfg.track.samples, progress=job.progress, ranks=job.ranks,
         )  # fmt: skip
-    elif plan.name == "latents":
-        latents.run(
-            stage=cfg.stages.probe, weights=latent_weights(score), sources=job.sources,
-            trained=folders["pretrain"], folder=folder, progress=job.progress,
+        return
+    name, _, ending = plan.name.partition("_")
+    stage = cfg.stages.probe_base if ending else cfg.stages.probe
+    assert stage is not None
+    cached = folders[f"latents_{ending}" if ending else "latents"]
+    caches = job.root / "runs" / "cache"
+    if name == "latents":
+        encoder = finished if finished is not None else vae_folder(folders["pretrain"], latent_weights(score).value)
+        told = str(plan.science.get("vae") or f"{folders['pretrain'].name} {latent_weights(score).value}")
+        latents.run(stage=stage, vae=encoder, told=told, sources=job.sources, folder=folder, progress=job.progress)
+    elif name == "dit":
+        base = None if ending else folders.get("dit_base")
+        dit.run(
+            stage=stage, runtime=cfg.runtime, seed=cfg.seed, latents=cached, base=base, caches=caches, folder=folder,
+            progress=job.progress,
         )  # fmt: skip
     else:
-        assert plan.name == "probe", plan.name
+        assert name == "probe", plan.name
         probe.run(
-            stage=cfg.stages.probe, weights=score.weights, runtime=cfg.runtime, seed=cfg.seed,
-            sources=job.sources, trained=folders[score.trained.value], latents_folder=folders["latents"],
-            folder=folder, samples=cfg.track.samples, progress=job.progress,
+            stage=stage, seed=cfg.seed, sources=job.sources, vae=decoder, latents=cached, trained=folders["dit"],
+            caches=caches, folder=folder, samples=cfg.track.samples, progress=job.progress,
         )  # fmt: skip

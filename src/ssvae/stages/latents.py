@@ -9,14 +9,12 @@ import torch
 
 from ssvae.build import default_device
 from ssvae.config.data import DataConfig
-from ssvae.config.score import Weights
 from ssvae.config.tree import ProbeStageConfig
 from ssvae.core.files import write_json
 from ssvae.core.progress import Progress
 from ssvae.data.latents import LatentWriter
-from ssvae.models.weights import load_vae_folder
+from ssvae.models.load import open_vae
 from ssvae.stages.source import Source
-from ssvae.stages.trained import vae_folder
 
 SIDES = ("train", "heldout")
 
@@ -25,18 +23,19 @@ SIDES = ("train", "heldout")
 def run(
     *,
     stage: ProbeStageConfig,
-    weights: Weights,
+    vae: str | Path,
+    told: str,
     sources: Callable[[DataConfig], Source],
-    trained: Path,
     folder: Path,
     progress: Progress,
 ) -> None:
     """Write caches ``train/`` (``latents.windows`` windows a clip) and ``heldout/`` (``sample.clips`` windows in all).
 
-    The normaliser that diffusion uses is the training side's.
+    vae: what ``open_vae`` reads; told: what the caches' manifests say of it. The normaliser that diffusion uses is the
+    training side's.
     """
     device = default_device()
-    vae = load_vae_folder(vae_folder(trained, weights.value), device=device)
+    encoder = open_vae(vae, device=device).vae
     source = sources(stage.data)
     source.count_rejects(folder)
     counts = {"train": stage.latents.windows * len(source.train), "heldout": stage.probe.sample.clips}
@@ -44,9 +43,9 @@ def run(
         keys = source.train if side == "train" else source.heldout
         progress.start(f"encode {side}", counts[side], 0)
         done = 0
-        with LatentWriter(folder / side, {"trained": trained.name, "weights": weights.value, "side": side}) as writer:
+        with LatentWriter(folder / side, {"vae": told, "side": side}) as writer:
             for batch in source.windows(keys, stage.resolution, counts[side], stage.latents.batch):
-                writer.add(vae.encode(batch.video.to(device)).mode(), batch.keys, batch.captions, batch.labels)
+                writer.add(encoder.encode(batch.video.to(device)).mode(), batch.keys, batch.captions, batch.labels)
                 done += len(batch.keys)
                 progress.advance(done)
     write_json(folder / "metrics.json", [])

@@ -8,40 +8,47 @@ workers, launch and tracking do not count.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from ssvae.build_metrics import build_reward_settings
 from ssvae.config.data import DataConfig
 from ssvae.config.reg import TrainedStage, lmr_shape, terms_in
 from ssvae.config.resolution import ResolutionConfig
+from ssvae.config.reward import RewardConfig
 from ssvae.config.run import StageName
-from ssvae.config.score import MeasureConfig, Weights
+from ssvae.config.score import MeasureConfig, NetworksConfig, Weights
 from ssvae.config.train import RankStatistics
-from ssvae.config.tree import Config, VaeStageConfig
+from ssvae.config.tree import Config, ProbeStageConfig, VaeStageConfig
 from ssvae.config.vae import VaeConfig
 from ssvae.core.identity import file_sha256, fingerprint
 from ssvae.models.lpips import shipped_heads
+from ssvae.models.text_encoder import load_text_encoder
 from ssvae.stages.init import weights_fingerprint
 from ssvae.stages.versions import REGULARIZERS, VERSIONS
 
-NAMES = ("base", "pretrain", "decoder_finetune", "measure", "latents", "probe")
+NAMES = ("base", "pretrain", "decoder_finetune", "measure", "latents_base", "dit_base", "latents", "dit", "probe")
 """All stages, in the order in which they run."""
 TRAINING = ("base", "pretrain", "decoder_finetune")
-"""Those that train a VAE: every rank works on them."""
+"""Those that train a VAE."""
+ENCODING = ("latents_base", "latents")
+"""Those that the first rank does alone."""
+_PROBE = ("latents_base", "dit_base", "latents", "dit", "probe")
 COMPUTED: dict[StageName, tuple[str, ...]] = {
     StageName.pretrain: ("base", "pretrain"),
     StageName.decoder_finetune: ("decoder_finetune",),
     StageName.measure: ("measure",),
-    StageName.probe: ("latents", "probe"),
-    StageName.evaluate: ("measure", "latents", "probe"),
+    StageName.probe: _PROBE,
+    StageName.evaluate: ("measure", *_PROBE),
     StageName.all: NAMES,
 }
 """What ``stage=...`` computes; the other stages that it needs must be there."""
 
 Fingerprints = Callable[[DataConfig], str]
 _COSMETIC = ("name",)
+_CARRIED_OUT_REWARD = ("concurrency", "timeout_s", "retries", "backoff_s", "longest_wait_s", "api_key_env")
 _CARRIED_OUT = ("gradient_checkpointing",)
 """Settings of a training that change no number."""
 
@@ -83,11 +90,12 @@ def plan_cell(
 
     def add(name: str, science: dict[str, Any], parents: tuple[str, ...]) -> None:
         ids = {parent: plans[parent].id for parent in parents if parent in plans}
-        science = {**science, "versions": VERSIONS[name], "parents": ids, "stage": name}
+        kind = name.removesuffix("_base") if name in _PROBE else name
+        science = {**science, "versions": VERSIONS[kind], "parents": ids, "stage": kind}
         identity = fingerprint(science)
         folder = (
             root / "runs" / "latents" / identity
-            if name == "latents"
+            if kind == "latents"
             else root / "runs" / "stages" / f"{name}-{identity}"
         )
         plans[name] = StagePlan(name, identity, folder, ids, science)
@@ -98,37 +106,84 @@ def plan_cell(
         apart = stage.train.rank_statistics is RankStatistics.per_rank
         add(name, {**science, "seed": cfg.seed, "ranks": world if apart else 1}, parents)
 
-    if stages.base is not None:
-        train("base", stages.base, TrainedStage.pretrain, ())
-    train("pretrain", stages.pretrain, TrainedStage.pretrain, ("base",))
     score, measured = stages.measure.score, COMPUTED[cfg.stage]
     trained, weights = score.trained.value, score.weights.value
-    tuned = trained == "decoder_finetune" and cfg.stage is not StageName.pretrain
-    if stages.decoder_finetune is not None and (tuned or "decoder_finetune" in measured):
-        train("decoder_finetune", stages.decoder_finetune, TrainedStage.decoder_finetune, ("pretrain",))
+    origin: dict[str, Any] = {}
+    if cfg.vae.weights is not None:
+        origin = {"vae": weights_fingerprint("vae.weights", cfg.vae.weights)}
+        weights = "finished"
+    else:
+        if stages.base is not None:
+            train("base", stages.base, TrainedStage.pretrain, ())
+        train("pretrain", stages.pretrain, TrainedStage.pretrain, ("base",))
+        tuned = trained == "decoder_finetune" and cfg.stage is not StageName.pretrain
+        if stages.decoder_finetune is not None and (tuned or "decoder_finetune" in measured):
+            train("decoder_finetune", stages.decoder_finetune, TrainedStage.decoder_finetune, ("pretrain",))
     if "measure" in measured:
         measure = stages.measure
         clips = {"resolution": _clip(measure.resolution), "data": data_science(measure.data, fingerprints)}
-        add("measure", {**clips, "score": plain(measure.score)}, (trained,))
+        networks = networks_science(measure.networks)
+        # What no measure uses; the frames of FDD are the probe's.
+        add("measure", {**clips, **origin, "score": plain(measure.score), "networks": networks}, (trained,))
     if "probe" in measured:
-        probe = stages.probe
-        clips = {"resolution": _clip(probe.resolution), "data": data_science(probe.data, fingerprints)}
-        # The cache also holds the held-out windows that the samples are scored against.
-        cached = {**plain(probe.latents), "heldout": probe.probe.sample.clips}
-        told = conditions(probe.data) if conditions is not None else None
-        encoded = latent_weights(score).value
-        add("latents", {**clips, "latents": cached, "weights": encoded, "conditions": told}, ("pretrain",))
-        add(
-            "probe",
-            {**clips, "probe": plain(probe.probe), "weights": weights, "seed": cfg.seed},
-            (trained, "latents"),
-        )
+        for ending, probe in (("_base", stages.probe_base), ("", stages.probe)):
+            if probe is None:
+                continue
+            clips = {"resolution": _clip(probe.resolution), "data": data_science(probe.data, fingerprints)}
+            # The cache also holds the held-out windows that the samples are scored against.
+            cached = {**plain(probe.latents), "heldout": probe.probe.sample.clips}
+            told = conditions(probe.data) if conditions is not None else None
+            encoded = "finished" if origin else latent_weights(score).value
+            science = {**clips, **origin, "latents": cached, "weights": encoded, "conditions": told}
+            add(f"latents{ending}", science, ("pretrain",))
+            trains, scores = _probe_science(probe)
+            add(f"dit{ending}", {"dit": trains, "seed": cfg.seed}, (f"latents{ending}", "dit_base"))
+        networks = networks_science(stages.probe.networks)
+        add("probe", {**origin, "probe": scores, "weights": weights, "networks": networks}, (trained, "latents", "dit"))
     return plans
 
 
 def latent_weights(score: MeasureConfig) -> Weights:
     """Which weights of ``pretrain`` encode. A decoder fine-tune keeps the encoder it started with: the raw one."""
     return Weights.raw if score.trained is TrainedStage.decoder_finetune else score.weights
+
+
+def _probe_science(stage: ProbeStageConfig) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the training of the transformer depends on, and what its scores do beside that: another guidance, reward
+    model or prompt file does not train it again. Text encoder and prompts count by content."""
+    science = plain(stage.probe)
+    text, prompts = stage.probe.text, stage.probe.sample.prompts
+    if text.model is not None:
+        science["text"]["model"] = load_text_encoder(text.model, max_length=text.max_length).key
+    if prompts is not None:
+        science["sample"]["prompts"] = file_sha256(Path(prompts).expanduser())
+    for name in _CARRIED_OUT:
+        science["dit"].pop(name, None)
+    scores = {name: science.pop(name) for name in ("sample", "validation_draws")}
+    return science, {**scores, "reward": reward_science(stage.reward)}
+
+
+def reward_science(reward: RewardConfig | None) -> dict[str, Any] | None:
+    """What the answers depend on: not where the server is, nor how it is asked again."""
+    if reward is None:
+        return None
+    values = plain(reward)
+    for name in ("endpoint", "template", *_CARRIED_OUT_REWARD):
+        del values[name]
+    return {**values, "question": build_reward_settings(reward).question().digest}
+
+
+def networks_science(networks: NetworksConfig) -> dict[str, Any]:
+    """Networks from outside by content; those that are absent do not count."""
+    found: dict[str, Any] = {}
+    for field in fields(networks):
+        value = getattr(networks, field.name)
+        if isinstance(value, str):
+            found[field.name] = weights_fingerprint(f"networks.{field.name}", value)
+    for name, frames in (("dinov2", "fdd_frames"), ("i3d", "fvd_frames")):
+        if name in found:
+            found[frames] = getattr(networks, frames)
+    return found
 
 
 def _vae_science(
@@ -141,10 +196,12 @@ def _vae_science(
     if stage.objective.lpips.vgg is not None and stage.objective.lpips.heads is None:
         objective["lpips"]["heads"] = file_sha256(shipped_heads())
     train = plain(stage.train)
+    architecture = plain(vae)
+    del architecture["weights"]
     for name in _CARRIED_OUT:
         del train[name]
     return {
-        "vae": plain(vae),
+        "vae": architecture,
         "init": None if stage.init is None else weights_fingerprint("init", stage.init),
         "resolution": _clip(stage.resolution),
         "data": data_science(stage.data, fingerprints),

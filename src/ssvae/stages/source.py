@@ -29,10 +29,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class WindowBatch:
-    """Deterministic windows: video (B,3,T,H,W) in [-1, 1] with key, caption and label of each."""
+    """Deterministic windows: video (B,3,T,H,W) in [-1, 1] with key, place in the list, caption and label of each."""
 
     video: Tensor
     keys: list[str]
+    places: list[int]
     captions: list[str | None]
     labels: list[int | None]
 
@@ -130,9 +131,9 @@ class Source:
         return counted
 
     def windows(
-        self, keys: Sequence[str], resolution: ResolutionConfig, count: int, batch: int
+        self, keys: Sequence[str], resolution: ResolutionConfig, count: int, batch: int, ranks: Ranks = ALONE
     ) -> Iterator[WindowBatch]:
-        """Up to ``count`` fixed windows of the clips ``keys``, in batches of ``batch``."""
+        """Up to ``count`` fixed windows of the clips ``keys``, in batches of ``batch``; over all ranks each once."""
         clips = evaluation_clips(
             self.index,
             keys,
@@ -141,6 +142,8 @@ class Source:
             size=(resolution.height, resolution.width),
             count=count,
             rejects=self._rejects,
+            rank=ranks.rank,
+            ranks=ranks.world,
         )
         group: list[EvaluationClip] = []
         for clip in clips:
@@ -174,6 +177,7 @@ def _stack(clips: Sequence[EvaluationClip]) -> WindowBatch:
     return WindowBatch(
         torch.stack([clip.video for clip in clips]),
         [clip.key for clip in clips],
+        [clip.place for clip in clips],
         [clip.caption for clip in clips],
         [clip.label for clip in clips],
     )

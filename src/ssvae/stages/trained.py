@@ -173,7 +173,12 @@ def unsafe_here(cells: Sequence[Config]) -> list[str]:
     for cfg in cells:
         for name in TRAINING:
             stage = getattr(cfg.stages, name)
-            if stage is None or name not in COMPUTED[cfg.stage] or stage.train.precision is not Precision.bf16:
+            if (
+                stage is None
+                or cfg.vae.weights is not None
+                or name not in COMPUTED[cfg.stage]
+                or stage.train.precision is not Precision.bf16
+            ):
                 continue
             key = f"{place(cfg, name, 'train')}.precision"
             found[f"{key} = bf16: bfloat16 convolutions are unsafe on a CPU, and here is no GPU; set {key}=fp32"] = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ssvae.metrics import protocol
+from ssvae.metrics.mask_robustness import MASK_PROTOCOL
 from ssvae.models.dit import VideoDiT
 from ssvae.models.features import read_card
 from ssvae.objective import adversary, nll, vae_step, weighting
@@ -19,9 +20,9 @@ from ssvae.stats.spectrum import SPECTRUM_PROTOCOL
 from ssvae.train import dit_loop, vae_loop
 
 DATA = 1
-MEASURE = 2
+MEASURE = 3
 LATENTS = 1
-PROBE = 1
+PROBE = 2
 VAE = 1
 
 REGULARIZERS: dict[str, int] = {
@@ -54,14 +55,17 @@ VERSIONS: dict[str, dict[str, object]] = {
             protocol.POSTERIOR_STD_PROTOCOL,
             protocol.ROBUSTNESS_PROTOCOL,
             protocol.local_correlation_protocol((1, 1, 1)),
+            protocol.CHOP_PROTOCOL,
+            protocol.MODE_STRENGTH_PROTOCOL,
+            protocol.viv_protocol(()),
+            MASK_PROTOCOL,
             SPECTRUM_PROTOCOL,
         ],
     },
     "latents": {"data": DATA, "latents": LATENTS},
+    "dit": {"dit": VideoDiT.version, "loop": dit_loop.VERSION},
     "probe": {
         "probe": PROBE,
-        "dit": VideoDiT.version,
-        "loop": dit_loop.VERSION,
         "networks": [read_card(name).sha256 for name in ("probe_features", "probe_judge")],
     },
 }

@@ -14,8 +14,9 @@ Dimension legend
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -54,6 +55,10 @@ class Spectrum:
     high_share: of all coefficients with i+j+k > 0.5·max(i+j+k). spatial (h,w): summed over temporal
     frequencies. temporal (t,): summed over spatial frequencies. clips: how many it rests on.
     Latents without any energy (constant and equal to their channel mean) count as pure DC.
+
+    The ``..._above`` numbers do not depend on how ties are ordered: share of energy beyond a cut rho in [0, 1) of the
+    largest frequency, as SEC_rho (u + v > rho·(H + W - 2); arXiv 2606.03578) does for one picture. ``high_share`` is
+    ``above(0.5)``.
     """
 
     curve: Tensor
@@ -63,6 +68,20 @@ class Spectrum:
     temporal: Tensor
     block: Block
     clips: int
+
+    def above(self, rho: float) -> float:
+        """Share of energy with i+j+k > rho·(t+h+w-3): SEC_rho with time as a third axis, an extension of ours."""
+        return float(self.curve[_beyond(frequency_order(self.block).sum(1), rho)].sum())
+
+    def spatial_above(self, rho: float) -> float:
+        """Share of energy with j+k > rho·(h+w-2), whatever i; 0 for a block of one pixel."""
+        height, width = self.spatial.shape
+        degree = torch.arange(height)[:, None] + torch.arange(width)[None, :]
+        return float(self.spatial[_beyond(degree, rho)].sum())
+
+    def temporal_above(self, rho: float) -> float:
+        """Share of energy with i > rho·(t-1), whatever j and k; 0 for a block of one frame."""
+        return float(self.temporal[_beyond(torch.arange(len(self.temporal)), rho)].sum())
 
 
 def default_block(grid: Sequence[int]) -> Block:
@@ -85,6 +104,13 @@ def check_block(grid: Sequence[int], block: Block) -> None:
                 f"the latent grid {tuple(grid)} has {size} {axis}, which block {letter}={side} does not divide: "
                 f"choose {letter} from the divisors of {size}; the default block of this grid is {default_block(grid)}"
             )
+
+
+def _beyond(degree: Tensor, rho: float) -> Tensor:
+    """Where ``degree`` exceeds the share ``rho`` of its largest value; boolean, same shape."""
+    if not 0 <= rho < 1:
+        raise ValueError(f"a cut must be a share rho of the largest frequency in [0, 1), got {rho}")
+    return degree > rho * degree.max()
 
 
 def frequency_order(block: Block) -> Tensor:
@@ -147,6 +173,26 @@ class SpectrumAccumulator:
         self._blocks += other._blocks
         self.clips += other.clips
 
+    def state_dict(self) -> dict[str, Tensor | int | None]:
+        """Plain state, for another process to load: energies (C,t,h,w), constants (C,), shift (C,) or None, counts."""
+        return {
+            "energy": self._energy.clone(),
+            "constant": self._constant.clone(),
+            "shift": None if self._shift is None else self._shift.clone(),
+            "blocks": self._blocks,
+            "clips": self.clips,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what :meth:`state_dict` returned. Raises ValueError for another block or channel count."""
+        if state["energy"].shape != self._energy.shape:
+            raise ValueError(
+                f"state holds energies {tuple(state['energy'].shape)}, this spectrum {tuple(self._energy.shape)}"
+            )
+        self._energy, self._constant = state["energy"].clone(), state["constant"].clone()
+        self._shift = None if state["shift"] is None else state["shift"].clone()
+        self._blocks, self.clips = int(state["blocks"]), int(state["clips"])
+
     def compute(self, mean: Tensor, std: Tensor) -> Spectrum:
         """Spectrum of (latent - mean) / std for per-channel statistics (C,); constant channels add nothing."""
         if self._shift is None:
@@ -185,7 +231,7 @@ class SpectrumAccumulator:
         order = frequency_order(self.block)
         curve = shares[order[:, 0], order[:, 1], order[:, 2]]
         degree = order.sum(1)
-        high = curve[degree > HIGH_SHARE_CUT * degree.max()].sum()
+        high = curve[_beyond(degree, HIGH_SHARE_CUT)].sum()
         return Spectrum(curve, float(curve[0]), float(high), shares.sum(0), shares.sum((1, 2)), self.block, self.clips)
 
 

@@ -11,13 +11,14 @@ from typing import Any
 
 from rich.logging import RichHandler
 
+from ssvae.config.checks import stages_used
 from ssvae.config.compose import Cell
 from ssvae.config.data import DataConfig, DataKind
 from ssvae.core.files import read_json
 from ssvae.core.identity import git_state
 from ssvae.core.paths import PROJECT, project_root
 from ssvae.core.progress import Progress
-from ssvae.stages.init import foreign_problems
+from ssvae.stages.foreign import foreign_problems
 from ssvae.stages.plan import COMPUTED, cell_id, plan_cell
 from ssvae.stages.source import Source, open_source, synthetic_folder
 from ssvae.stages.trained import unsafe_here
@@ -61,7 +62,7 @@ def run_grid(cells: Sequence[Cell], overrides: Sequence[str]) -> int:
         if unmade := unsafe_here([cell.cfg for cell in cells]) or _unmade(cells, root):
             print_problems(unmade)
             return 2
-        if unusable := _unusable(cells, sources) or foreign_problems([cell.cfg for cell in cells]):
+        if unusable := foreign_problems([cell.cfg for cell in cells]) or _unusable(cells, sources):
             print_problems(unusable)
             return 2
         every = _plan(cells, root, sources)
@@ -115,7 +116,7 @@ def run_grid(cells: Sequence[Cell], overrides: Sequence[str]) -> int:
 
 def _unusable(cells: Sequence[Cell], sources: Sources) -> list[str]:
     """Problems of the data sets of all cells; users' own folders first, since the embedded one has to be rendered."""
-    sets = [stage.data for cell in cells for stage in vars(cell.cfg.stages).values() if stage is not None]
+    sets = [getattr(cell.cfg.stages, name).data for cell in cells for name in stages_used(cell.cfg)]
     problems: dict[str, None] = {}
     for data in sorted(sets, key=lambda data: data.kind is DataKind.synthetic):
         if problems and data.kind is DataKind.synthetic:
@@ -155,7 +156,8 @@ def _unmade(cells: Sequence[Cell], root: Path) -> list[str]:
     return [
         _needs(cell, "a trained VAE", "pretrain")
         for cell in cells
-        if "pretrain" not in COMPUTED[cell.cfg.stage]
+        if cell.cfg.vae.weights is None
+        and "pretrain" not in COMPUTED[cell.cfg.stage]
         and cell.cfg.stages.pretrain.data.kind is DataKind.synthetic
         and not synthetic_folder(cell.cfg.stages.pretrain.data, root).exists()
     ]

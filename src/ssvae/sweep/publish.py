@@ -56,19 +56,24 @@ def report(root: Path, sweep: str, console: Console) -> Path:
 
 
 def cell_figures(root: Path, sweep: str, record: CellRecord) -> Path | None:
-    """Draw a cell's own two figures; returns the folder around ``figures/``, or None where there is nothing to draw."""
+    """Draw a cell's own figures; returns the folder around ``figures/``, or None where there is nothing to draw."""
     folder = root / "runs" / "sweeps" / sweep / "cells" / record.cell_id
-    paths = [folder / "figures" / name for name in ("dct_spectrum.png", "explained_variance.png")]
+    paths = [folder / "figures" / name for name in ("dct_spectrum.png", "explained_variance.png", "latents.png")]
     # A cell's identity holds its measurements: figures that are there are these.
     if all(path.exists() for path in paths):
         return folder
     from ssvae.report.figures import dct_spectrum_figure, explained_variance_figure, save_figure
+    from ssvae.report.latents_figure import latents_figure
+    from ssvae.report.measured_pictures import read_pictures
 
     row = read_cell(root, record.path)
-    if not row.curves:
+    measured = root / record.stages["measure"] if "measure" in record.stages else None
+    if not row.curves or measured is None or not (measured / "curves.json").exists():
         return None
-    for path, draw in zip(paths, (dct_spectrum_figure, explained_variance_figure), strict=True):
-        save_figure(draw([row], sweep), path)
+    save_figure(dct_spectrum_figure([row], sweep), paths[0])
+    save_figure(explained_variance_figure([row], sweep), paths[1])
+    curves = read_json(measured / "curves.json")
+    save_figure(latents_figure(curves, read_pictures(measured), f"Latents of {row.label}, sweep {sweep}"), paths[2])
     return folder
 
 

@@ -10,6 +10,7 @@ import yaml
 
 from ssvae.config.compose import CONF, Cell
 from ssvae.config.reg import RegConfig
+from ssvae.config.tree import Config
 from ssvae.core.files import read_json, write_json, write_text
 from ssvae.stages.plan import plain
 from ssvae.sweep.planned import PlannedCell
@@ -50,6 +51,7 @@ class CellRecord:
                 "seed": cfg.seed,
                 "weights": f"{score.trained.value} {score.weights.value}",
                 **_other_axes(planned),
+                **_finished(cfg),
             },
             overrides=list(cell.overrides),
             stages={name: str(plan.folder.relative_to(root)) for name, plan in plans.items()},
@@ -68,6 +70,11 @@ class CellRecord:
         """Write the record atomically."""
         names = ("cell_id", "label", "fields", "overrides", "stages", "status", "reason", "seconds", "reused")
         write_json(self.path, {name: getattr(self, name) for name in names})
+
+
+def _finished(cfg: Config) -> dict[str, object]:
+    """A finished VAE is no combination of regularisers, and no stage of ours trained it."""
+    return {} if cfg.vae.weights is None else {"reg": "finished", "weights": "finished", "vae": cfg.vae.name}
 
 
 def combination(reg: RegConfig) -> str:

@@ -1,7 +1,11 @@
 """The diffusion transformer's training loop on cached latents, explicit from the first step to the last.
 
+Ranks share each update: every rank draws the whole batch's samples, conditions, times and noise from the step's stream
+and works on its share of the rows, and gradients are averaged. So R ranks make the updates of one.
+
 Dimension legend
     N samples, C latent channels, F latent frames, h w latent pixels       latent (N,C,F,h,w), normalised
+    B batch over all ranks, b = B / ranks of one
 """
 
 from __future__ import annotations
@@ -17,16 +21,25 @@ from torch import Tensor
 
 from ssvae.core.files import StepsLog
 from ssvae.core.progress import Progress
+from ssvae.core.ranks import Ranks
 from ssvae.core.seeds import torch_generator
-from ssvae.flow.path import RectifiedFlow
+from ssvae.flow.base import DiffusionPath, prediction_loss
 from ssvae.models.condition import drop_conditions
 from ssvae.models.dit import VideoDiT
+from ssvae.models.dit_weights import save_dit_weights
 from ssvae.models.ema import EMA
 from ssvae.train.guard import Guard
 from ssvae.train.settings import Cadence, TrainSettings
 from ssvae.train.state import load_checkpoint, save_checkpoint
 
 VERSION = 1
+KEPT = "weights"
+"""Folder of the weights that are kept on the way, beside the stage's own files."""
+
+
+def kept_weights(folder: Path, step: int) -> Path:
+    """Where the weights after ``step`` updates lie."""
+    return folder / KEPT / f"step_{step:07d}.safetensors"
 
 
 def train_dit(
@@ -35,24 +48,29 @@ def train_dit(
     latents: Tensor,
     conditions: Sequence[str | int | None],
     condition_dropout: float,
-    flow: RectifiedFlow,
+    flow: DiffusionPath,
     settings: TrainSettings,
     cadence: Cadence,
     folder: Path,
     seed: int,
     accelerator: Accelerator,
     progress: Progress,
+    keep: Sequence[int] = (),
 ) -> EMA | None:
     """Train in place for ``settings.steps`` updates, going on from ``folder``'s checkpoint if there is one.
 
-    latents (N,C,F,h,w) are normalised; conditions: a caption, a label or None a latent. Writes ``steps.jsonl`` and
-    ``checkpoint.pt``. Returns the moving average, if asked for. Raises NonFiniteLoss above the limit.
+    latents (N,C,F,h,w) are normalised; conditions: a caption, a text, a label or None a latent. keep: after these
+    updates the weights (averaged ones where there are) go to :func:`kept_weights`; later ones than the last are never
+    reached. The first rank writes ``steps.jsonl``, ``checkpoint.pt`` and the kept weights. Returns the moving average,
+    if asked for. Raises ValueError for a batch that the ranks cannot share evenly, NonFiniteLoss above the limit.
     """
+    ranks = Ranks.current()
+    mine = _share(settings.batch, ranks)
     dit.to(accelerator.device).train()
     trained = [parameter for parameter in dit.parameters() if parameter.requires_grad]
     optimizer = accelerator.prepare(settings.build_optimizer(trained))
     ema = EMA(dit, settings.ema_decay) if settings.ema_decay is not None else None
-    guard = Guard(settings.nonfinite_limit)
+    guard = Guard(settings.nonfinite_limit, ranks=ranks)
     ids, null = dit.encode_conditions(conditions), dit.null_conditions(1)
     done = 0
     if (saved := load_checkpoint(folder)) is not None:
@@ -63,7 +81,7 @@ def train_dit(
         guard.skipped = saved["skipped"]
         done = saved["step"]
 
-    log = StepsLog(folder / "steps.jsonl", done)
+    log = StepsLog(folder / "steps.jsonl", done) if ranks.first else None
     progress.start("train DiT", settings.steps, done)
     for index in range(done, settings.steps):
         step = index + 1
@@ -72,13 +90,17 @@ def train_dit(
 
         # -------- one update
         picked = torch.randint(len(latents), (settings.batch,), generator=draws)
-        clean = latents[picked].to(accelerator.device)
         chosen = None
         if ids is not None and null is not None:
-            chosen = drop_conditions(ids[picked], null, condition_dropout, draws)
+            chosen = drop_conditions(ids[picked], null, condition_dropout, draws)[mine]
+        times = flow.sample_times(settings.batch, draws)[mine]
+        noise = torch.randn((settings.batch, *latents.shape[1:]), generator=draws)[mine]
+        clean = latents[picked[mine]].to(accelerator.device)
         with accelerator.autocast():
-            loss = flow.loss(partial(dit, condition=chosen), clean, draws).mean()
+            predict = partial(dit, condition=chosen)
+            loss = prediction_loss(flow, predict, clean, noise.to(clean), times.to(clean.device)).mean()
         accelerator.backward(loss)
+        ranks.average_gradients(trained)
         limit = settings.grad_clip if settings.grad_clip is not None else float("inf")
         norm = torch.nn.utils.clip_grad_norm_(trained, limit)
         if guard.allows(step, loss=loss.detach(), gradient_norm=norm):
@@ -90,21 +112,36 @@ def train_dit(
 
         if cadence.logs(step, settings.steps):
             values = {
-                "loss": float(loss.detach()),
+                "loss": float(ranks.mean(loss.detach())),
                 "grad_norm": float(norm),
                 "lr": rate,
                 "skipped": float(guard.skipped),
             }
-            log.write(step, values)
+            if log is not None:
+                log.write(step, values)
             progress.advance(step, f"loss {values['loss']:.4f}")
         else:
             progress.advance(step)
+        # Before the checkpoint: whoever resumes behind this step finds them written.
+        if step in keep and ranks.first:
+            save_dit_weights(kept_weights(folder, step), dit, None if ema is None else ema.shadow)
         if cadence.saves(step, settings.steps):
-            log.sync()
-            save_checkpoint(folder, step, _state(dit, optimizer, ema, guard))
-    log.close()
+            if log is not None:
+                log.sync()
+                save_checkpoint(folder, step, _state(dit, optimizer, ema, guard))
+            ranks.wait()
+    if log is not None:
+        log.close()
     dit.eval()
     return ema
+
+
+def _share(batch: int, ranks: Ranks) -> slice:
+    """This rank's rows of every batch."""
+    if batch % ranks.world:
+        raise ValueError(f"train.batch = {batch}: is not divisible by the {ranks.world} ranks that share it")
+    size = batch // ranks.world
+    return slice(ranks.rank * size, (ranks.rank + 1) * size)
 
 
 def _state(dit: VideoDiT, optimizer: Any, ema: EMA | None, guard: Guard) -> dict[str, Any]:
@@ -114,40 +151,3 @@ def _state(dit: VideoDiT, optimizer: Any, ema: EMA | None, guard: Guard) -> dict
         "ema": ema.state_dict() if ema is not None else None,
         "skipped": guard.skipped,
     }
-
-
-@torch.no_grad()
-def validation_loss(
-    *,
-    dit: VideoDiT,
-    latents: Tensor,
-    conditions: Sequence[str | int | None],
-    flow: RectifiedFlow,
-    draws: int,
-    batch: int,
-    seed: int,
-) -> Tensor:
-    """Per-latent mean flow loss (N,) float64 over ``draws`` (time, noise) pairs a latent.
-
-    Times are stratified over the draws, and the draws of a latent depend on its position only: every DiT of a table
-    meets the same ones, whatever the batch.
-    """
-    device = next(dit.parameters()).device
-    ids = dit.encode_conditions(conditions)
-    total = torch.zeros(len(latents), dtype=torch.float64)
-    for draw in range(draws):
-        for start in range(0, len(latents), batch):
-            part = slice(start, min(start + batch, len(latents)))
-            rows = range(part.start, part.stop)
-            noise = torch.stack(
-                [torch.randn(latents.shape[1:], generator=torch_generator(seed, "val", i, draw)) for i in rows]
-            )
-            shift = torch.stack([torch.rand((), generator=torch_generator(seed, "val-time", i)) for i in rows])
-            times = (draw + shift) / draws
-            clean = latents[part]
-            noisy = flow.interpolate(clean, noise, times).to(device)
-            chosen = None if ids is None else ids[part]
-            velocity = dit(noisy, times.to(device), chosen).cpu()
-            error = (velocity - flow.velocity(clean, noise)).double().square().flatten(1).mean(1)
-            total[part] += error / draws
-    return total

@@ -52,7 +52,7 @@ def test_devices_that_share_a_batch() -> None:
     assert load_of(plain["pretrain"], 2, one_clip=True) == Load(2, 8, 0, 0.0)
     # As many as a run would accept: 12 clips and 16 images go to 4 devices.
     assert load_of(mixed["pretrain"], None, one_clip=True) == Load(4, 12, 16, 0.25)
-    assert load_of(plain["probe"], 2, one_clip=True) == Load(1, 16, 0, 0.0), "one device trains the probe"
+    assert load_of(plain["dit"], 2, one_clip=True) == Load(1, 16, 0, 0.0), "counted on one device"
     with pytest.raises(ValueError, match=r"--ranks 3: .* train\.batch = 8 of pretrain; these do: 1, 2, 4, 8"):
         load_of(plain["pretrain"], 3, one_clip=True)
     with pytest.raises(ValueError, match=r"data\.image_batch = 16 of pretrain; these do: 1, 2, 4$"):
@@ -158,8 +158,9 @@ def test_a_grid_counts_shared_stages_once() -> None:
     told = Told()
     found = grid_cost(cells(*overrides), Assumed("h100", 0.35, ranks=2), ("data.path",), told)
     counted = [(row.stage.name, len(row.stage.cells)) for row in found.rows]
-    assert counted == [("pretrain", 2), *[("decoder_finetune", 1)] * 2, *[("probe", 1)] * 2]
-    assert told.done == [1, 2, 3, 4, 5] and found.cells == 2
+    # Another decoder trains no other transformer.
+    assert counted == [("pretrain", 2), *[("decoder_finetune", 1)] * 2, ("dit", 2)]
+    assert told.done == [1, 2, 3, 4] and found.cells == 2
     assert found.flops == math.fsum(row.cost.flops for row in found.rows)
     assert found.hours == pytest.approx(found.flops / (494.5e12 * 0.35 * 3600))
     report = json.loads(json.dumps(found.to_json()))

@@ -32,14 +32,14 @@ def test_paper_at_reduced_width_without_paths(root: Path, tmp_path: Path, capsys
     said, report = capsys.readouterr(), json.loads(out.read_text())
     assert said.err == ""
     pretrain, probe = report["stages"]
-    assert (pretrain["stage"], probe["stage"]) == ("pretrain", "probe")
+    assert (pretrain["stage"], probe["stage"]) == ("pretrain", "dit")
     assert pretrain["steps"] == 150_000 and pretrain["load"] == {
         "ranks": 32,
         "clips": 32,
         "images": 192,
         "share": 0.125,
     }
-    shown = ("32 x 1", "150,000", "h100-hours", "pretrain", "probe", "encoder", "critic", "LPIPS 14,716,160", "DiT",
+    shown = ("32 x 1", "150,000", "h100-hours", "pretrain", "dit", "encoder", "critic", "LPIPS 14,716,160", "DiT",
              "estimate", "data.path", "objective.lpips.vgg", "0.35", "989")  # fmt: skip
     assert [text for text in shown if text not in said.out] == []
     assert f"{pretrain['parameters']['encoder']:,}" in said.out

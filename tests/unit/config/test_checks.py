@@ -13,15 +13,18 @@ import pytest
 import torch
 
 from ssvae.build import build_dit, build_regularizers, build_vae
-from ssvae.config.checks import LEAST_SCORED_FRAMES, check, place, ratios
+from ssvae.config.checks import LEAST_SCORED_FRAMES, check, place
 from ssvae.config.compose import resolve
 from ssvae.config.probe import Condition
 from ssvae.config.reg import RegConfig, TrainedStage, terms_in
 from ssvae.config.tree import Config
+from ssvae.config.vae import architecture
 from ssvae.core.shapes import latent_grid
 from ssvae.data.clips import pick_frames
 from ssvae.data.pixels import ClipError
+from ssvae.metrics.chopping import ChoppingCurve
 from ssvae.metrics.latents import LatentStatistics
+from ssvae.metrics.mask_robustness import MaskRobustness
 from ssvae.metrics.recon import down_and_up
 from ssvae.metrics.robustness import NoiseRobustness
 from ssvae.models.features import LEAST_FRAMES
@@ -91,7 +94,7 @@ def test_compression_is_that_of_the_network() -> None:
         cfg = config(f"vae={name}", "resolution=256", "score=paper", "probe.dit.patch=[1,2,2]")
         with torch.device("meta"):
             vae = build_vae(cfg.vae)
-        assert (vae.temporal_ratio, vae.spatial_ratio) == ratios(cfg.vae)
+        assert (vae.temporal_ratio, vae.spatial_ratio) == architecture(cfg.vae).ratios
 
 
 @pytest.mark.parametrize("frames", [1, 9, 13, 17])
@@ -191,11 +194,19 @@ def test_down_sampling_factor(factor: int) -> None:
     agree(cfg, "stages.measure.score.downsample", lambda: down_and_up(torch.zeros(1, 3, 1, 32, 32), factor))
 
 
-@pytest.mark.parametrize("noise", [[0.1, 0.2], [0.1, 0.1], [-0.1], []])
-def test_noise_levels(noise: list[float]) -> None:
+@pytest.mark.parametrize("name", ["noise", "mask", "chop"])
+@pytest.mark.parametrize("levels", [[0.1, 0.2], [0.1, 0.1], [-0.1], [0.0], [0.5, 1.5], [1.0], []])
+def test_levels(name: str, levels: list[float]) -> None:
+    """Level 0 is measured anyway, and an empty list leaves the curve out."""
     cfg = config()
-    cfg.stages.measure.score.noise = noise
-    agree(cfg, "stages.measure.score.noise", lambda: NoiseRobustness(lambda latent: latent, torch.ones(2), noise))
+    setattr(cfg.stages.measure.score, name, levels)
+    every, ones = (0.0, *levels), torch.ones(2)
+    builds = {
+        "noise": lambda: NoiseRobustness(lambda latent: latent, ones, every),
+        "mask": lambda: MaskRobustness(lambda latent: latent, ones, every),
+        "chop": lambda: ChoppingCurve(lambda latent: latent, (1, 2, 2), (1, 2, 2), every),
+    }
+    agree(cfg, f"stages.measure.score.{name}", builds[name])
 
 
 def test_the_probe_looks_at_as_many_frames_as_its_networks_need() -> None:

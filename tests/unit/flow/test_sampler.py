@@ -6,15 +6,16 @@ import pytest
 import torch
 
 from ssvae.core.seeds import torch_generator
-from ssvae.flow.sampler import euler_sample, euler_times, guide, guided_velocity
+from ssvae.flow.path import RectifiedFlow
+from ssvae.flow.sampler import guide, guided_velocity, sample
 
 
 @pytest.mark.parametrize(("steps", "shift"), [(1, 1.0), (7, 1.0), (7, 3.0)])
 def test_exact_for_constant_velocity(steps: int, shift: float) -> None:
     noise = torch.randn(4, 2, 3, generator=torch_generator(0, "n"), dtype=torch.float64)
     target = torch.randn(4, 2, 3, generator=torch_generator(1, "n"), dtype=torch.float64)
-    sample = euler_sample(lambda x, t, c: noise - target, noise, steps, shift=shift)
-    torch.testing.assert_close(sample, target, atol=1e-12, rtol=0)
+    made = sample(RectifiedFlow(shift=shift), lambda x, t, c: noise - target, noise, steps)
+    torch.testing.assert_close(made, target, atol=1e-12, rtol=0)
 
 
 def test_gaussian_data_with_its_analytic_velocity_gives_its_moments() -> None:
@@ -33,21 +34,21 @@ def test_gaussian_data_with_its_analytic_velocity_gives_its_moments() -> None:
     noise = noise @ torch.linalg.inv(torch.linalg.cholesky(noise.T.cov())).T  # moments exactly 0 and I
     errors = []
     for steps in (200, 400):
-        sample = euler_sample(velocity, noise, steps)
-        torch.testing.assert_close(sample.mean(0), mean, atol=1e-9, rtol=0)
-        errors.append(float((sample.T.cov() - covariance).abs().max()))
+        made = sample(RectifiedFlow(), velocity, noise, steps)
+        torch.testing.assert_close(made.mean(0), mean, atol=1e-9, rtol=0)
+        errors.append(float((made.T.cov() - covariance).abs().max()))
     assert errors[0] < 0.04
     assert 0.4 < errors[1] / errors[0] < 0.6  # Euler is of first order
 
 
 def test_times_run_from_noise_to_data_and_shift_towards_noise() -> None:
-    plain, shifted = euler_times(10), euler_times(10, 3.0)
+    plain, shifted = RectifiedFlow().sampling_times(10), RectifiedFlow(shift=3.0).sampling_times(10)
     assert plain[0] == shifted[0] == 1
     assert plain[-1] == shifted[-1] == 0
     assert bool((plain.diff() < 0).all() and (shifted.diff() < 0).all())
     assert bool((shifted[1:-1] > plain[1:-1]).all())
     with pytest.raises(ValueError, match="steps"):
-        euler_times(0)
+        RectifiedFlow().sampling_times(0)
 
 
 def _field(x: torch.Tensor, t: torch.Tensor, condition: torch.Tensor | None) -> torch.Tensor:
@@ -75,20 +76,20 @@ def test_guidance_is_one_call_of_twice_the_batch() -> None:
         return torch.zeros_like(x)
 
     ids = torch.ones(3, 4, dtype=torch.int64)
-    euler_sample(field, torch.zeros(3, 2), 2, guidance=2.0, condition=ids, null_condition=ids[:1])
-    euler_sample(field, torch.zeros(3, 2), 1, condition=ids)
-    euler_sample(field, torch.zeros(3, 2), 1)
+    sample(RectifiedFlow(), field, torch.zeros(3, 2), 2, guidance=2.0, condition=ids, null_condition=ids[:1])
+    sample(RectifiedFlow(), field, torch.zeros(3, 2), 1, condition=ids)
+    sample(RectifiedFlow(), field, torch.zeros(3, 2), 1)
     assert sizes == [(6, 6, 6), (6, 6, 6), (3, 3, 3), (3, 3, None)]
 
 
 def test_guidance_needs_both_conditions() -> None:
     ids = torch.ones(3, 4, dtype=torch.int64)
     with pytest.raises(ValueError, match="guidance=1"):
-        euler_sample(_field, torch.zeros(3, 2), 2, guidance=2.0, condition=ids)
+        sample(RectifiedFlow(), _field, torch.zeros(3, 2), 2, guidance=2.0, condition=ids)
     with pytest.raises(ValueError, match="one row"):
-        euler_sample(_field, torch.zeros(3, 2), 2, guidance=2.0, condition=ids, null_condition=ids[:2])
+        sample(RectifiedFlow(), _field, torch.zeros(3, 2), 2, guidance=2.0, condition=ids, null_condition=ids[:2])
 
 
 def test_sampling_keeps_no_graph() -> None:
     gain = torch.ones((), requires_grad=True)
-    assert not euler_sample(lambda x, t, c: gain * x, torch.ones(2, 2), 3).requires_grad
+    assert not sample(RectifiedFlow(), lambda x, t, c: gain * x, torch.ones(2, 2), 3).requires_grad

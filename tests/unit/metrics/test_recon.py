@@ -6,16 +6,25 @@ import pytest
 import torch
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
+from ssvae.metrics.interval import mean_interval
 from ssvae.metrics.recon import (
     ReconstructionStatistics,
     clip_report,
     down_and_up,
+    lpips_frames,
     mean_colour,
     psnr,
     psnr_frames,
     ssim,
     ssim_frames,
 )
+from ssvae.models.lpips import LPIPS
+
+
+@pytest.fixture(scope="module")
+def networks() -> dict[str, LPIPS]:
+    torch.manual_seed(0)
+    return {"vgg": LPIPS("vgg"), "alex": LPIPS("alex")}
 
 
 def pair(batch: int = 3, frames: int = 4, height: int = 20, width: int = 26) -> tuple[torch.Tensor, torch.Tensor]:
@@ -132,3 +141,74 @@ def test_statistics_in_pieces_equal_the_whole() -> None:
         left.merge(ReconstructionStatistics(2))
     with pytest.raises(ValueError, match="no clips"):
         ReconstructionStatistics().compute()
+
+
+def test_both_lpips_are_means_over_frames_and_then_clips(networks: dict[str, LPIPS]) -> None:
+    recon, video = pair(3, 2, 32, 32)
+    statistics = ReconstructionStatistics(4, lpips=networks)
+    statistics.update(3 * recon, video)  # shown clamped
+    values = {metric.name: metric for metric in statistics.compute()}
+    for name, network in networks.items():
+        frames = network((3 * recon).clamp(-1, 1), video).flatten(1).double()
+        metric = values[f"lpips_{name}"]
+        assert metric.value == pytest.approx(frames.mean().item(), rel=1e-5) and metric.value > 0
+        assert (metric.n, metric.unit, metric.direction) == (3, "1", "down") and metric.ci95 is not None
+        assert metric.protocol.startswith(f"lpips_{name}/1;") and metric.protocol.endswith("weights=random")
+        torch.testing.assert_close(statistics.curves()[f"lpips_{name}_frame"], frames.mean(0), rtol=1e-5, atol=0)
+    plain = ReconstructionStatistics(4)
+    plain.update(3 * recon, video)
+    # LPIPS changes nothing beside it
+    assert plain.compute() == [values[metric.name] for metric in plain.compute()]
+    with pytest.raises(ValueError, match="cannot merge LPIPS"):
+        plain.merge(statistics)
+    with pytest.raises(ValueError, match="of the variant 'vgg'"):
+        ReconstructionStatistics(4, lpips={"alex": networks["vgg"]})
+
+
+def test_lpips_does_not_depend_on_the_batch_or_the_pieces_of_a_clip(networks: dict[str, LPIPS]) -> None:
+    recon, video = pair(2, 10, 32, 32)
+    together = lpips_frames(networks["alex"], recon, video)
+    alone = torch.cat([lpips_frames(networks["alex"], recon[i : i + 1], video[i : i + 1]) for i in range(2)])
+    assert together.dtype == torch.float64 and torch.equal(together, alone)
+    whole = networks["alex"](recon, video).flatten(1).double()
+    torch.testing.assert_close(together, whole, rtol=1e-4, atol=0)
+
+
+def test_frame_curves_have_the_interval_of_each_frame() -> None:
+    recon, video = pair(4, 3, 16, 16)
+    statistics = ReconstructionStatistics()
+    statistics.update(recon, video)
+    keys = ["a", "a", "b", "c"]
+    frames = psnr_frames(recon, video)
+    for frame in range(3):
+        column = frames[:, frame]
+        mean, interval = mean_interval(torch.stack([column[:2].mean(), column[2], column[3]]))
+        found = statistics.frame_curves(keys)["psnr_frame_db"]
+        assert found.low is not None and found.high is not None
+        assert (found.mean[frame], (found.low[frame], found.high[frame])) == (mean, interval)
+    plain = statistics.frame_curves()
+    assert set(plain) == {"psnr_frame_db", "ssim_frame"}
+    torch.testing.assert_close(plain["ssim_frame"].mean, statistics.curves()["ssim_frame"])
+    single = ReconstructionStatistics()
+    single.update(recon[:1], video[:1])
+    assert single.frame_curves()["ssim_frame"].low is None
+
+
+def test_rows_name_each_window_and_a_state_goes_on_elsewhere(networks: dict[str, LPIPS]) -> None:
+    recon, video = pair(3, 1, 32, 32)
+    chosen = {"alex": networks["alex"]}
+    whole, first, second, collected = (ReconstructionStatistics(lpips=chosen) for _ in range(4))
+    whole.update(recon, video)
+    first.update(recon[:2], video[:2])
+    second.update(recon[2:], video[2:])
+    for part in (first, second, ReconstructionStatistics(lpips=chosen)):
+        received = ReconstructionStatistics(lpips=chosen)
+        received.load_state_dict(part.state_dict())
+        collected.merge(received)
+    assert collected.compute() == whole.compute()
+    rows = whole.rows(["a", "a", "b"])
+    assert [row["key"] for row in rows] == ["a", "a", "b"]
+    assert set(rows[0]) == {"key", "psnr_db", "ssim", "lpips_alex"}
+    assert [row["psnr_db"] for row in rows] == psnr(recon, video).tolist()
+    with pytest.raises(ValueError, match="3 clips but 1 keys"):
+        whole.rows(["a"])

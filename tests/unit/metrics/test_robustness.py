@@ -60,3 +60,47 @@ def test_mistakes_are_refused() -> None:
         noise_robustness(lambda z: z, latents(2), torch.ones(3), latents(3), generator())
     with pytest.raises(ValueError, match="no clips"):
         NoiseRobustness(lambda z: z, torch.ones(3)).compute()
+
+
+def test_the_curve_is_the_metrics_with_levels_in_order() -> None:
+    latent, draw = latents(), torch.randn(6, 3, 4, 8, 8, generator=generator(5))
+    robustness = NoiseRobustness(lambda z: z, torch.ones(3), (0.3, 0.0, 0.1))
+    robustness.update(latent, latent, draw)
+    levels, band = robustness.curve(["a", "a", "b", "c", "d", "e"])
+    assert levels.tolist() == [0.0, 0.1, 0.3]
+    rows = {row.protocol.rpartition("=")[2]: row for row in robustness.compute(["a", "a", "b", "c", "d", "e"])}
+    assert band.low is not None and band.high is not None
+    for place, level in enumerate(("0", "0.1", "0.3")):
+        assert band.mean[place] == rows[level].value
+        assert (band.low[place], band.high[place]) == rows[level].ci95
+
+
+def test_level_zero_takes_what_was_decoded_already() -> None:
+    latent, calls = latents(2), []
+
+    def decode(z: torch.Tensor) -> torch.Tensor:
+        calls.append(z)
+        return 0.5 * z
+
+    draw = torch.randn(latent.shape, generator=generator(5))
+    once, twice = (NoiseRobustness(decode, torch.ones(3), (0.0, 0.4)) for _ in range(2))
+    once.update(latent, latent, draw, decoded=decode(latent))
+    assert len(calls) == 2
+    twice.update(latent, latent, draw)
+    assert len(calls) == 4 and once.compute() == twice.compute()
+
+
+def test_a_state_goes_on_in_another_process() -> None:
+    latent, draw = latents(), torch.randn(6, 3, 4, 8, 8, generator=generator(3))
+    whole, left, right, empty = (NoiseRobustness(lambda z: z, torch.ones(3), (0.0, 0.3)) for _ in range(4))
+    whole.update(latent, latent, draw)
+    left.update(latent[:4], latent[:4], draw[:4])
+    right.update(latent[4:], latent[4:], draw[4:])
+    received = NoiseRobustness(lambda z: z, torch.ones(3), (0.0, 0.3))
+    received.load_state_dict(right.state_dict())
+    left.merge(received)
+    received.load_state_dict(empty.state_dict())
+    left.merge(received)
+    assert left.compute() == whole.compute()
+    with pytest.raises(ValueError, match="1 levels"):
+        NoiseRobustness(lambda z: z, torch.ones(3), (0.3,)).load_state_dict(left.state_dict())

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
 from ssvae.core.seeds import torch_generator
 from ssvae.flow.path import RectifiedFlow
-from ssvae.models.dit import VideoDiT, patchify, position_features, unpatchify
+from ssvae.models.dit import VideoDiT
+from ssvae.models.dit_tokens import patchify, position_features, unpatchify
 
 GRID = (3, 4, 4)
 
@@ -54,6 +57,48 @@ def test_positions_differ_and_axes_have_sines_of_their_own() -> None:
     assert torch.equal(cube[0, 1, 2, :10], cube[0, 3, 4, :10])
     assert torch.equal(cube[0, 1, 2, 10:18], cube[2, 1, 4, 10:18])
     assert torch.equal(cube[0, 1, 2, 18:], cube[2, 3, 2, 18:])
+
+
+def test_positions_of_another_grid_are_stretched_onto_the_trained_one() -> None:
+    """Twice the tokens: every other one is where a trained token was, the others half-way; as many: nothing moves."""
+    trained = position_features((3, 4, 4), 24)
+    assert torch.equal(position_features((3, 4, 4), 24, (3, 4, 4)), trained)
+    larger = position_features((3, 8, 8), 24, (3, 4, 4)).reshape(3, 8, 8, 24)
+    torch.testing.assert_close(larger[:, ::2, ::2], trained.reshape(3, 4, 4, 24))
+    # The height's fastest frequency is 1: cos(0.5) at half a step, against cos(1) of the plain coordinate.
+    share = 24 // 6 * 2
+    assert float(larger[0, 1, 0, 24 - 2 * share]) == pytest.approx(math.cos(0.5))
+    assert float(position_features((3, 8, 8), 24)[8, 24 - 2 * share]) == pytest.approx(math.cos(1.0))
+
+
+def test_the_positions_of_a_model_follow_its_base_grid() -> None:
+    plain, same, stretched = (make(base_grid=base) for base in (None, GRID, (3, 2, 2)))
+    assert torch.equal(plain.positions, same.positions)
+    assert not torch.equal(plain.positions, stretched.positions)
+    assert {name: value.shape for name, value in plain.state_dict().items()} == {
+        name: value.shape for name, value in make(grid=(5, 8, 4)).state_dict().items()
+    }, "no weight depends on the grid"
+
+
+def test_gradient_checkpointing_changes_no_number() -> None:
+    results = []
+    for flag in (False, True):
+        model = awake(gradient_checkpointing=flag).train()
+        out = model(latents(2), torch.tensor([0.2, 0.7]), model.encode_conditions(["red", None]))
+        out.square().sum().backward()
+        results.append([out.detach(), *(p.grad for p in model.parameters())])
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+def test_gradient_checkpointing_computes_blocks_again_and_only_where_a_gradient_is_asked_for() -> None:
+    model = awake(gradient_checkpointing=True)
+    calls: list[int] = []
+    model.blocks[0].register_forward_pre_hook(lambda *given: calls.append(1))
+    with torch.no_grad():
+        model(latents(1), torch.rand(1))
+    assert len(calls) == 1
+    model(latents(1), torch.rand(1)).sum().backward()
+    assert len(calls) == 3, "once forward, once in the backward pass"
 
 
 @pytest.mark.parametrize("skip", [False, True])
@@ -140,7 +185,9 @@ def test_overfits_a_tiny_batch() -> None:
     [
         ({"grid": (3, 5, 4)}, r"3x5x4 is not divisible by patch 1x2x2; a patch of 1x1x2 fits"),
         ({"width": 26, "heads": 4}, "divisible by heads"),
-        ({"condition": "text"}, "caption, class, none"),
+        ({"condition": "prose"}, "caption, text, class, none"),
+        ({"condition": "text"}, "needs texts"),
+        ({"base_grid": (3, 5, 4)}, "base_grid 3x5x4 is not divisible"),
         ({"condition": "class"}, "classes 0"),
         ({"patch": (2, 2)}, "three positive counts"),
     ],

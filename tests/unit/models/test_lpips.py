@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -56,6 +57,73 @@ def test_equals_the_formula_frame_by_frame(files: tuple[Path, Path, LPIPS]) -> N
     assert distance.shape == (2, 1, 2, 1, 1)
     expected = torch.stack([by_the_formula(model, a[:, :, t], b[:, :, t]) for t in range(2)], dim=1)
     torch.testing.assert_close(distance.flatten(1), expected, atol=0, rtol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def alex(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, LPIPS]:
+    """The file of a random AlexNet in torchvision's layout, and its model with published heads."""
+    torch.manual_seed(1)
+    model, path = LPIPS("alex"), tmp_path_factory.mktemp("lpips") / "alexnet.pth"
+    trunk = {name: 2 * value.clone() for name, value in model.trunk.named_parameters()}
+    torch.save({**trunk, "classifier.1.weight": torch.zeros(2)}, path)
+    return path, load_lpips(path, net="alex")
+
+
+def patches(x: np.ndarray, side: int, stride: int) -> np.ndarray:
+    """(K,H,W) -> (K,side,side,h,w): every window that fits."""
+    windows = np.lib.stride_tricks.sliding_window_view(x, (side, side), axis=(1, 2))[:, ::stride, ::stride]
+    return windows.transpose(0, 3, 4, 1, 2)
+
+
+def alex_maps(weights: dict[str, np.ndarray], image: np.ndarray) -> list[np.ndarray]:
+    """AlexNet by windows and sums in float64: (layer, stride, padding, pooled before)."""
+    shift, scale = np.array([-0.030, -0.088, -0.188]), np.array([0.458, 0.448, 0.450])
+    x, maps = (image - shift[:, None, None]) / scale[:, None, None], []
+    for layer, stride, padding, pooled in ((0, 4, 2, 0), (3, 1, 2, 1), (6, 1, 1, 1), (8, 1, 1, 0), (10, 1, 1, 0)):
+        if pooled:
+            x = patches(x, 3, 2).max((1, 2))
+        kernel, bias = weights[f"features.{layer}.weight"], weights[f"features.{layer}.bias"]
+        windows = patches(np.pad(x, ((0, 0), (padding, padding), (padding, padding))), kernel.shape[-1], stride)
+        x = np.maximum(np.einsum("okab,kabhw->ohw", kernel, windows, optimize=True) + bias[:, None, None], 0)
+        maps.append(x)
+    return maps
+
+
+def test_alex_equals_sums_over_windows(alex: tuple[Path, LPIPS]) -> None:
+    path, model = alex
+    weights = {name: value.double().numpy() for name, value in torch.load(path, weights_only=True).items()}
+    generator = torch.Generator().manual_seed(2)
+    a, b = (torch.rand(1, 3, 2, 39, 48, generator=generator) * 2 - 1 for _ in range(2))
+    distance = model(a, b)
+    assert distance.shape == (1, 1, 2, 1, 1) and bool((distance > 1e-4).all())
+    for t in range(2):
+        maps = [alex_maps(weights, clip[0, :, t].double().numpy()) for clip in (a, b)]
+        expected = 0.0
+        for x, y, head in zip(*maps, model.heads, strict=True):
+            x, y = (z / np.maximum(np.sqrt((z**2).sum(0)), 1e-10) for z in (x, y))
+            expected += float(((x - y) ** 2 * head.double().numpy()[:, None, None]).sum(0).mean())
+        assert distance[0, 0, t].item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_variants_have_their_own_heads_and_stamps(files: tuple[Path, Path, LPIPS], alex: tuple[Path, LPIPS]) -> None:
+    vgg = load_lpips(files[0])
+    assert [len(head) for head in alex[1].heads] == [64, 192, 384, 256, 256]
+    assert all(bool((head >= 0).all()) and bool((head > 0).any()) for head in alex[1].heads)
+    stamps = {vgg.stamp, load_lpips(files[0], files[1]).stamp, alex[1].stamp, files[2].stamp}
+    assert len(stamps) == 4 and files[2].stamp == "random"
+    with pytest.raises(ValueError, match=r"alexnet\.pth does not match"):
+        load_lpips(alex[0])
+    with pytest.raises(ValueError, match="AlexNet weights: no file"):
+        load_lpips(alex[0].parent / "absent.pth", net="alex")
+    with pytest.raises(ValueError, match="vgg, alex"):
+        LPIPS("squeeze")  # type: ignore[arg-type]
+
+
+def test_alex_takes_its_smallest_frame_and_refuses_a_smaller_one(alex: tuple[Path, LPIPS]) -> None:
+    smallest = torch.rand(1, 3, 1, 31, 31, generator=torch.Generator().manual_seed(3))
+    assert alex[1](smallest, -smallest).item() > 0
+    with pytest.raises(ValueError, match="at least 31x31"):
+        alex[1](smallest[..., 1:], smallest[..., 1:])
 
 
 def test_identical_frames_have_distance_and_gradient_zero(files: tuple[Path, Path, LPIPS]) -> None:

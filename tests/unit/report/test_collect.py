@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -132,3 +133,38 @@ def test_other_fields_order_and_name_the_rows(tmp_path: Path) -> None:
         for label in ("none, 48 ch", "lcr, 48 ch, strength.lcr=5", "lcr, 48 ch, strength.lcr=10")
         for seed in (0, 1)
     ]
+
+
+def test_curves_may_carry_intervals_direction_and_protocol(tmp_path: Path) -> None:
+    plain = {"x": [1, 2], "y": [3.0, None], "x_label": "a", "y_label": "b"}
+    full = {**plain, "low": [2.0, None], "high": [4.0, 5.0], "direction": "down", "protocol": "p/1"}
+    stage = make_stage(tmp_path, "s", [], curves={"old": plain, "by_step/fvd": full})
+    make_cell(tmp_path, "none", 48, {"probe": stage})
+    [row] = collect(tmp_path, "grid")
+    old, new = row.curves["old"], row.curves["by_step/fvd"]
+    assert (old.low, old.high, old.direction, old.protocol) == (None, None, None, None)
+    assert new.low is not None and new.low[0] == 2.0 and math.isnan(new.low[1]) and math.isnan(new.y[1])
+    assert (new.high, new.direction, new.protocol) == ((4.0, 5.0), "down", "p/1")
+    (tmp_path / stage / "curves.json").write_text(json.dumps({"by_step/fvd": {**full, "high": [4.0]}}))
+    with pytest.raises(ValueError, match=r"by_step/fvd in .* has 2 x and 1 high values"):
+        collect(tmp_path, "grid")
+
+
+def test_rows_know_which_stage_measured_what_and_how_the_probe_was_told(tmp_path: Path) -> None:
+    texts = ("probe: {steps: 1}\nseed: 0\n", "probe: {steps: 1}\nseed: 1\nparents: {a: b}\n", "probe: {steps: 2}\n", "")
+    for reg, text in zip(("a", "b", "c", "d"), texts, strict=True):
+        stages = {
+            "measure": make_stage(tmp_path, f"m-{reg}", [metric_row("zeta", 1.0)]),
+            "probe": make_stage(tmp_path, f"p-{reg}", [metric_row("probe_reward", 1.0)]),
+        }
+        if text:
+            (tmp_path / stages["probe"] / "config.yaml").write_text(text)
+        make_cell(tmp_path, reg, 48, stages)
+    a, b, c, d = collect(tmp_path, "grid")
+    assert a.origins == {"zeta": "measure", "probe_reward": "probe"}
+    assert a.stages["measure"] == "runs/stages/m-a"
+    # Neither seed nor what it was trained on is a setting of the probe.
+    assert a.probe == b.probe != c.probe and d.probe is None
+    (tmp_path / "runs" / "stages" / "p-c" / "config.yaml").write_text("probe: [")
+    with pytest.raises(ValueError, match=r"p-c/config\.yaml is not valid YAML"):
+        collect(tmp_path, "grid")

@@ -125,10 +125,10 @@ def test_a_retry_that_works_takes_the_error_note_away(tmp_path: Path, calls: lis
     assert not (job.plan.folder / "error.txt").exists()
 
 
-@pytest.mark.parametrize("name", ["base", "pretrain", "decoder_finetune", "measure", "latents", "probe"])
+@pytest.mark.parametrize("name", ["base", "pretrain", "decoder_finetune", "measure", "latents", "dit", "probe"])
 def test_every_stage_is_handed_its_own_values(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {}
-    for module in ("pretrain", "decoder_finetune", "measure", "latents", "probe"):
+    for module in ("pretrain", "decoder_finetune", "measure", "latents", "dit", "probe"):
         monkeypatch.setattr(
             getattr(executing, module),
             "run",
@@ -150,6 +150,9 @@ def test_every_stage_is_handed_its_own_values(name: str, tmp_path: Path, monkeyp
     assert named["stage"] is (stages.measure if name == "measure" else stages.probe)
     assert named["folder"] == job.plan.folder
     # The decoder that is measured is the fine-tuned one; the encoder is the first stage's.
-    assert named["trained"] == folders["pretrain" if name == "latents" else "decoder_finetune"]
+    if name != "dit":
+        assert named["vae"] == folders["pretrain" if name == "latents" else "decoder_finetune"] / "vae"
+    if name in ("dit", "probe"):
+        assert named["latents"] == folders["latents"]
     if name == "probe":
-        assert named["latents_folder"] == folders["latents"]
+        assert named["trained"] == folders["dit"]

@@ -18,11 +18,14 @@ from ssvae.config.tree import Config
 from ssvae.stages import plan as planning
 from ssvae.stages.plan import COMPUTED, NAMES, StagePlan, cell_id, plan_cell
 from ssvae.sweep.schedule import decide
+from text_encoders import save_encoder
 from tiny_runs import TINY
 
-EVERYTHING = set(NAMES) - {"decoder_finetune"}  # the plain default has one training stage and its base
-MEASURED = ["measure", "latents", "probe"]
-TRAINED = {"pretrain", "measure", "latents", "probe"}
+EVERYTHING = set(NAMES) - {"decoder_finetune", "latents_base", "dit_base"}  # of the plain default
+MEASURED = ["measure", "latents", "dit", "probe"]
+TRAINED = {"pretrain", *MEASURED}
+PROBED = {"dit", "probe"}
+ENCODED = {"latents", *PROBED}
 NOTHING: set[str] = set()
 
 
@@ -58,12 +61,12 @@ def finish(plans: dict[str, StagePlan]) -> None:
 
 # One named value of each kind, and the stages that a call after the change computes.
 ONE_VALUE = [
-    ("probe.dit.depth=2", {"probe"}),
-    ("probe.train.lr=0.0123", {"probe"}),
+    ("probe.dit.depth=2", PROBED),
+    ("probe.train.lr=0.0123", PROBED),
     ("probe.sample.guidance=4.7", {"probe"}),
-    ("probe.flow.shift=2.3", {"probe"}),
-    ("probe.sample.clips=5", {"latents", "probe"}),  # also how many held-out windows the cache holds
-    ("latents.windows=2", {"latents", "probe"}),
+    ("probe.flow.shift=2.3", PROBED),
+    ("probe.sample.clips=5", ENCODED),  # also how many held-out windows the cache holds
+    ("latents.windows=2", ENCODED),
     ("score.noise=[0.37]", {"measure"}),
     ("score.clips=5", {"measure"}),
     ("train.lr=0.0123", TRAINED),
@@ -107,6 +110,10 @@ def test_a_changed_value_recomputes_exactly_what_depends_on_it(
     assert {name for name, decision in decisions.items() if decision == "reuse"} == EVERYTHING - computed
 
 
+FRAMES = ("fdd_frames", "fvd_frames")
+"""Count where the network that looks at them is there."""
+
+
 def is_node(kind: type, name: str) -> bool:
     """Is the field an optional config node?"""
     return any(is_dataclass(candidate) for candidate in get_args(get_type_hints(kind)[name]))
@@ -142,8 +149,10 @@ def expected(key: str) -> set[str]:
     words = key.split(".")
     if words[-1] in ("stages", "gradient_checkpointing"):
         return NOTHING  # where else a term is present; how a number is computed
-    if words[-1] in ("name", "path", "image_path", "kind") or "synthetic" in words:
+    if (words[-1] in ("name", "path", "image_path", "kind") and words[-2] != "flow") or "synthetic" in words:
         return NOTHING  # what data are is in their fingerprint
+    if key == "vae.weights":
+        return set(MEASURED)  # nothing is trained then
     if words[0] in ("vae", "seed"):
         return EVERYTHING
     if words[0] != "stages":
@@ -157,9 +166,15 @@ def expected(key: str) -> set[str]:
         return TRAINED
     if stage == "measure":
         # A decoder's fine-tune leaves the latents as they are.
-        scored = {"weights": {"measure", "latents", "probe"}, "trained": {"measure", "probe"}}
+        scored = {"weights": {*MEASURED}, "trained": {"measure", "probe"}}
+        if group == "networks":
+            return scored["trained"] - {"probe"} if words[-1] not in FRAMES else NOTHING
         return scored.get(words[-1], {"measure"})
-    return {"probe"} if group == "probe" and key != "stages.probe.probe.sample.clips" else {"latents", "probe"}
+    if group == "networks":
+        return {"probe"} if words[-1] not in FRAMES else NOTHING
+    if key.startswith(("stages.probe.probe.sample", "stages.probe.probe.validation_draws")):
+        return {"probe"} if words[-1] != "clips" else ENCODED
+    return PROBED if group == "probe" else ENCODED
 
 
 def expected_with_finetune(key: str) -> set[str]:
@@ -196,8 +211,8 @@ def test_every_single_value_of_the_tree_belongs_to_the_right_identities(
     for key, owner, name in leaves(cfg):
         old = getattr(owner, name)
         new = other(old, weights)
-        if new is None or key == "stage":
-            continue
+        if new is None or key == "stage" or key.endswith("probe.text.model"):
+            continue  # test_a_text_encoder_counts_by_content
         setattr(owner, name, new)
         assert differing(before, ids(cfg)) == right(key), key
         setattr(owner, name, old)
@@ -214,6 +229,47 @@ def test_content_counts_and_place_does_not(tmp_path: Path) -> None:
     assert changed(ids(cfg), {name: plan.id for name, plan in other_clips.items()}) == EVERYTHING
 
 
+def test_a_text_encoder_counts_by_content(tmp_path: Path) -> None:
+    for name, kind, seed in (("a", "t5", 0), ("b", "t5", 0), ("c", "t5", 1)):
+        save_encoder(tmp_path / name, kind, seed)
+    plain, a, b, c = (
+        ids(config(*([] if name is None else ["probe.condition=text", f"probe.text.model={tmp_path / name}"])))
+        for name in (None, "a", "b", "c")
+    )
+    assert changed(a, b) == NOTHING
+    assert changed(a, c) == changed(plain, a) == PROBED
+
+
+def test_what_scores_a_transformer_does_not_train_it_again(tmp_path: Path) -> None:
+    """Another guidance, prompt file, reward model or network: the same training, other scores."""
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("a red square\n")
+    i3d = tmp_path / "i3d.pt"
+    i3d.write_bytes(b"network")
+    before = ids(config())
+    reward = ("reward=unified_v2", "reward.endpoint=http://localhost:1")
+    given = (("probe.sample.guidance=2",), (f"probe.sample.prompts={prompts}",), reward)
+    for overrides in given:
+        assert changed(before, ids(config(*overrides))) == {"probe"}, overrides
+    assert changed(before, ids(config(f"networks.i3d={i3d}"))) == {"measure", "probe"}
+    asked = ids(config(*reward))
+    for override in ("reward.endpoint=http://localhost:2", "reward.concurrency=3", "reward.retries=1"):
+        assert changed(asked, ids(config(*reward, override))) == NOTHING, override
+    assert changed(asked, ids(config(*reward, "reward.frames=5"))) == {"probe"}
+
+
+def test_a_probe_that_goes_on_has_its_first_part_as_a_parent() -> None:
+    plans = plan_cell(config("exp=cpu_continue"), Path("/x"), content)
+    assert [name for name in plans if name not in ("base", "pretrain", "measure")] == [
+        "latents_base", "dit_base", "latents", "dit", "probe",
+    ]  # fmt: skip
+    assert plans["dit"].parents == {"latents": plans["latents"].id, "dit_base": plans["dit_base"].id}
+    assert plans["dit"].id != ids(config())["dit"] and plans["latents"].id == ids(config())["latents"]
+    # What only the scores of the second part use does not reach the first.
+    other = plan_cell(config("exp=cpu_continue", "probe.sample.guidance=2"), Path("/x"), content)
+    assert {name for name in plans if plans[name].id != other[name].id} == {"probe"}
+
+
 def test_weight_files_count_by_content(tmp_path: Path) -> None:
     for name, text in (("a", b"one"), ("b", b"one"), ("c", b"two")):
         (tmp_path / name).write_bytes(text)
@@ -227,7 +283,7 @@ def test_a_bumped_version_recomputes_its_stage_and_what_follows(stage: str, monk
     cfg = config()
     before = ids(cfg)
     monkeypatch.setitem(planning.VERSIONS, stage, {**planning.VERSIONS[stage], "new": 1})
-    follow = {"base": EVERYTHING, "pretrain": TRAINED, "latents": {"latents", "probe"}}
+    follow = {"base": EVERYTHING, "pretrain": TRAINED, "latents": ENCODED, "dit": PROBED}
     assert changed(before, ids(cfg)) == follow.get(stage, {stage})
 
 
@@ -243,9 +299,9 @@ def test_cells_share_a_base_where_only_what_follows_differs() -> None:
     [
         ("pretrain", ["base", "pretrain"], ["base", "pretrain"]),
         ("measure", ["base", "pretrain", "measure"], ["measure"]),
-        ("probe", ["base", "pretrain", "latents", "probe"], ["latents", "probe"]),
-        ("evaluate", ["base", "pretrain", "measure", "latents", "probe"], ["measure", "latents", "probe"]),
-        ("all", ["base", "pretrain", "measure", "latents", "probe"], ["base", "pretrain", *MEASURED]),
+        ("probe", ["base", "pretrain", "latents", "dit", "probe"], ["latents", "dit", "probe"]),
+        ("evaluate", ["base", "pretrain", *MEASURED], MEASURED),
+        ("all", ["base", "pretrain", *MEASURED], ["base", "pretrain", *MEASURED]),
     ],
 )
 def test_stage_chooses_what_is_computed(stage: str, planned: list[str], computed: list[str]) -> None:
@@ -258,7 +314,7 @@ def test_stage_chooses_what_is_computed(stage: str, planned: list[str], computed
 
 def test_without_a_base_training_starts_from_scratch_under_another_identity() -> None:
     scratch = plan_cell(config("stages.base=null"), Path("/nowhere"), content)
-    assert list(scratch) == ["pretrain", "measure", "latents", "probe"]
+    assert list(scratch) == ["pretrain", *MEASURED]
     assert scratch["pretrain"].id != ids(config())["pretrain"]
     assert scratch["pretrain"].parents == {}
 
@@ -267,7 +323,8 @@ def test_a_plan_names_folders_parents_and_lock() -> None:
     plans = plan_cell(config(), Path("/somewhere"), content)
     assert plans["pretrain"].folder == Path(f"/somewhere/runs/stages/pretrain-{plans['pretrain'].id}")
     assert plans["latents"].folder == Path(f"/somewhere/runs/latents/{plans['latents'].id}")
-    assert plans["probe"].parents == {"pretrain": plans["pretrain"].id, "latents": plans["latents"].id}
+    assert plans["dit"].parents == {"latents": plans["latents"].id}
+    assert plans["probe"].parents == {name: plans[name].id for name in ("pretrain", "latents", "dit")}
     assert plans["probe"].lock.parent == plans["probe"].folder.parent
     assert plans["probe"].lock.name.startswith(".")
 

@@ -5,7 +5,13 @@ import pytest
 import torch
 from scipy.linalg import sqrtm
 
-from ssvae.stats.frechet import frechet_distance, frechet_from_features
+from ssvae.stats.frechet import (
+    covariance_factor,
+    frechet_distance,
+    frechet_from_factors,
+    frechet_from_features,
+    sample_factor,
+)
 from ssvae.stats.moments import StreamingMoments
 
 
@@ -55,12 +61,84 @@ def test_fewer_samples_than_dimensions_agrees_with_the_covariance_route(n: int, 
     assert direct == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.parametrize("dim", [4, 64, 160])
+@pytest.mark.parametrize("offset, scale", [(0.0, 1.0), (3.0, 1.0), (0.0, 1e-3), (0.1, 1e4)])
+def test_agrees_with_scipy_over_dimensions_and_scales(dim: int, offset: float, scale: float) -> None:
+    a, b = scale * features(4 * dim, dim, 0), scale * (1.2 * features(3 * dim, dim, 1) + offset)
+    expected = by_sqrtm(a, b)
+    assert frechet_from_features(a, b) == pytest.approx(expected, rel=1e-6)
+    assert frechet_distance(*gaussian(a), *gaussian(b)) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("dim, rank", [(6, 2), (64, 20), (300, 40)])
+def test_rank_deficient_covariances_at_known_angles(dim: int, rank: int) -> None:
+    """Exact for any rank: A = sum a_i u_i u_iᵀ and B = sum b_i v_i v_iᵀ, where u_i and v_j are orthogonal unless i = j,
+    have tr((AB)^1/2) = sum √(a_i b_i) |cos θ_i|. They neither commute nor share a range."""
+    generator = torch.Generator().manual_seed(dim)
+    rotation = torch.linalg.qr(torch.randn(dim, dim, generator=generator, dtype=torch.float64))[0]
+    angle = torch.linspace(0.0, torch.pi / 2, rank, dtype=torch.float64)
+    u, w = rotation[:, :rank], rotation[:, rank : 2 * rank]
+    v = u * angle.cos() + w * angle.sin()
+    a, b = torch.logspace(0, -6, rank, dtype=torch.float64), torch.logspace(-5, 1, rank, dtype=torch.float64)
+    mean = torch.randn(dim, generator=generator, dtype=torch.float64)
+    zero = torch.zeros(dim, dtype=torch.float64)
+    expected = float(mean.square().sum() + a.sum() + b.sum() - 2 * ((a * b).sqrt() * angle.cos()).sum())
+    cov_a, cov_b = (u * a) @ u.T, (v * b) @ v.T
+    assert frechet_distance(mean, cov_a, zero, cov_b) == pytest.approx(expected, rel=1e-6)
+    assert frechet_from_factors(mean, (u * a.sqrt()).T, zero, (v * b.sqrt()).T) == pytest.approx(expected, rel=1e-12)
+    # One of full rank beside one that is not: B + I/2 turns the square root into one of a 2-D block for each angle.
+    full = cov_b + 0.5 * torch.eye(dim, dtype=torch.float64)
+    cross = (a * (b * angle.cos().square() + 0.5)).sqrt().sum()
+    expected = float(mean.square().sum() + a.sum() + b.sum() + 0.5 * dim - 2 * cross)
+    assert frechet_distance(mean, cov_a, zero, full) == pytest.approx(expected, rel=1e-6)
+    assert frechet_distance(zero, full, mean, cov_a) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("epsilon", [1e-1, 1e-3])
+def test_a_small_distance_between_large_covariances_keeps_its_digits(epsilon: float) -> None:
+    mean, cov = gaussian(features(400, 48, 3, 50.0))
+    expected = epsilon**2 * float(cov.trace())  # (1 + ε)² cov against cov
+    assert frechet_distance(mean, (1 + epsilon) ** 2 * cov, mean, cov) == pytest.approx(expected, rel=1e-6)
+
+
 @pytest.mark.parametrize("n", [5, 32, 500])
 def test_identical_sets_are_at_distance_zero(n: int) -> None:
     a = features(n, 32, 4, 100.0)
-    total = float(gaussian(a)[1].trace())
-    assert frechet_from_features(a, a) <= 1e-11 * total
-    assert frechet_distance(*gaussian(a), *gaussian(a)) <= 1e-11 * total
+    assert frechet_from_features(a, a.clone()) == 0.0
+    assert frechet_distance(*gaussian(a), *gaussian(a)) == 0.0
+    assert frechet_from_factors(*sample_factor(a), *sample_factor(a)) == 0.0
+    # In another order they are equal but for rounding.
+    assert frechet_from_features(a, a.flip(0)) <= 1e-11 * float(gaussian(a)[1].trace())
+
+
+def test_dtypes_may_differ() -> None:
+    a, b = features(30, 4, 1).float(), features(30, 4, 2)
+    expected = frechet_from_features(a.double(), b)
+    assert frechet_from_features(a, b) == expected
+    assert frechet_distance(*gaussian(a.double()), *(x.float() for x in gaussian(b))) == pytest.approx(
+        expected, rel=1e-4
+    )
+
+
+def test_factors_are_factors() -> None:
+    mean, factor = sample_factor(features(7, 12, 5))
+    expected_mean, cov = gaussian(features(7, 12, 5))
+    torch.testing.assert_close(mean, expected_mean)
+    torch.testing.assert_close(factor.T @ factor, cov)
+    back = covariance_factor(cov, "c")
+    assert back.shape == (6, 12)  # 7 samples span 6 directions around their mean
+    torch.testing.assert_close(back.T @ back, cov)
+
+
+def test_bad_factors_are_refused() -> None:
+    mean, factor = torch.zeros(3), torch.eye(3)
+    for a, b, words in (
+        ((mean, torch.eye(4)), (mean, factor), r"factor_a \(r,D\)"),
+        ((mean, factor), (mean, factor * float("nan")), "factor_b contains NaN"),
+        ((mean, factor), (torch.zeros(2), torch.eye(2)), "dimensions differ"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            frechet_from_factors(*a, *b)
 
 
 @pytest.mark.parametrize("smallest", [-7, -14])

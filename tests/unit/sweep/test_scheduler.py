@@ -20,7 +20,7 @@ from ssvae.sweep.schedule import Scheduler, decide
 from ssvae.sweep.tracking import Tracking
 from tiny_runs import TINY
 
-STAGES = ["base", "pretrain", "measure", "latents", "probe"]
+STAGES = ["base", "pretrain", "measure", "latents", "dit", "probe"]
 
 
 class Grid:
@@ -75,7 +75,7 @@ def test_a_shared_base_is_computed_by_the_first_cell_only(tmp_path: Path, worked
     assert {row[name] for row in grid.decisions() for name in STAGES if name != "base"} == {"compute"}
     grid.scheduler.run()
     assert [(name, channels) for name, _, channels in worked if name == "base"] == [("base", 16), ("base", 48)]
-    assert len(worked) == 2 + 4 * 4
+    assert len(worked) == 2 + 4 * 5
     assert grid.states() == [("finished", None)] * 4
 
 
@@ -95,7 +95,14 @@ def test_decisions_tell_resume_from_compute(tmp_path: Path) -> None:
     one.plans["pretrain"].folder.mkdir(parents=True)
     (one.plans["pretrain"].folder / "checkpoint.pt").touch()
     assert grid.decisions() == [
-        {"base": "compute", "pretrain": "resume", "measure": "compute", "latents": "compute", "probe": "compute"}
+        {
+            "base": "compute",
+            "pretrain": "resume",
+            "measure": "compute",
+            "latents": "compute",
+            "dit": "compute",
+            "probe": "compute",
+        }
     ]
 
 
@@ -108,7 +115,7 @@ def test_a_base_that_is_gone_is_not_needed_once_its_child_is_finished(
     (folder / "done.json").write_text('{"seconds": 1.0}')
     assert grid.decisions()[0]["base"] == "reuse"
     grid.scheduler.run()
-    assert [name for name, _, _ in worked] == ["measure", "latents", "probe"]
+    assert [name for name, _, _ in worked] == ["measure", "latents", "dit", "probe"]
 
 
 def test_a_cell_that_dies_does_not_stop_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,7 +156,7 @@ def test_a_failed_cell_is_tried_again_by_the_next_call(tmp_path: Path, monkeypat
     monkeypatch.setattr(executing, "_run", lambda job: None)
     again = Grid(tmp_path)
     assert again.decisions()[0] == {
-        "base": "reuse", "pretrain": "reuse", "measure": "compute", "latents": "compute", "probe": "compute"
+        "base": "reuse", "pretrain": "reuse", "measure": "compute", "latents": "compute", "dit": "compute", "probe": "compute"
     }  # fmt: skip
     again.scheduler.run()
     assert again.states() == [("finished", None)]
@@ -166,7 +173,7 @@ def test_what_another_process_computes_is_left_to_it(
     waits: list[float] = []
 
     def release(seconds: float) -> None:
-        assert [channels for _, _, channels in worked] == [48] * 5
+        assert [channels for _, _, channels in worked] == [48] * 6
         waits.append(seconds)
         folder = grid.planned[0].plans["base"].folder
         folder.mkdir(parents=True)
@@ -178,7 +185,13 @@ def test_what_another_process_computes_is_left_to_it(
     assert len(waits) == 1
     assert grid.states() == [("finished", None)] * 2
     assert grid.records[0].reused == ["base"]
-    assert [name for name, _, channels in worked if channels == 16] == ["pretrain", "measure", "latents", "probe"]
+    assert [name for name, _, channels in worked if channels == 16] == [
+        "pretrain",
+        "measure",
+        "latents",
+        "dit",
+        "probe",
+    ]
 
 
 def test_a_stopped_call_says_which_cells_it_did_not_finish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,7 @@ from ssvae.objective.weighting import Weight
 from ssvae.regularizers.kl import KL
 from ssvae.regularizers.lcr import LCR
 from ssvae.regularizers.lmr import LMR
-from ssvae.train.dit_loop import train_dit, validation_loss
+from ssvae.train.dit_loop import train_dit
 from ssvae.train.guard import NonFiniteLoss
 from ssvae.train.settings import Cadence, TrainSettings
 from ssvae.train.vae_loop import train_vae
@@ -332,44 +332,3 @@ def test_bad_latents_are_skipped_and_counted_across_a_stop(tmp_path: Path) -> No
     assert 0 < json.loads(texts[0].splitlines()[3])["skipped"] < STEPS, "some were drawn before the stop"
     with pytest.raises(NonFiniteLoss):
         run_dit(tmp_path / "strict", latents=latents)
-
-
-def test_validation_draws_depend_on_the_latents_place_only() -> None:
-    seed_everything(0, "dit")
-    dit = VideoDiT(channels=2, grid=(1, 4, 4), width=24, depth=1, heads=2, condition="none").eval()
-    torch.nn.init.normal_(dit.head.weight)
-    latents = torch.randn((5, 2, 1, 4, 4), generator=torch.Generator().manual_seed(1))
-    common = {"dit": dit, "conditions": [None] * 5, "flow": RectifiedFlow(), "draws": 3, "seed": 0}
-    whole = validation_loss(latents=latents, batch=5, **common)
-    parts = validation_loss(latents=latents, batch=2, **common)
-    assert torch.allclose(whole, parts, rtol=1e-5)
-    first = validation_loss(latents=latents[:2], batch=2, **{**common, "conditions": [None] * 2})
-    assert torch.allclose(first, whole[:2], rtol=1e-5)
-    assert whole.dtype == torch.float64
-
-
-def test_validation_loss_of_the_perfect_and_of_the_silent_model() -> None:
-    """With v = noise - x0 known, the perfect model scores 0; one that says 0 scores E|noise - x0|² = 1 + x0²."""
-    clean = torch.full((64, 2, 1, 4, 4), 3.0)
-
-    class Silent(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.weight = torch.nn.Parameter(torch.zeros(1))
-
-        def encode_conditions(self, conditions: object) -> None:
-            return None
-
-        def forward(self, noisy: Tensor, times: Tensor, condition: object) -> Tensor:
-            return torch.zeros_like(noisy)
-
-    class Perfect(Silent):
-        def forward(self, noisy: Tensor, times: Tensor, condition: object) -> Tensor:
-            # x_t = (1-t)·x0 + t·noise, so noise - x0 = (x_t - x0)/t.
-            return (noisy - 3.0) / times.view(-1, 1, 1, 1, 1)
-
-    common = {"latents": clean, "conditions": [None] * 64, "flow": RectifiedFlow(), "draws": 4, "batch": 16, "seed": 0}
-    assert float(validation_loss(dit=Perfect(), **common).max()) < 1e-3
-    silent = validation_loss(dit=Silent(), **common)
-    # 8,192 values of variance 2 + 4·9 each: five standard errors.
-    assert float(silent.mean()) == pytest.approx(10.0, abs=5 * (38 / 8192) ** 0.5)

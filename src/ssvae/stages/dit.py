@@ -1,0 +1,121 @@
+"""Train a small diffusion transformer on cached latents; what it is worth is measured by the stage ``probe``.
+
+Dimension legend
+    N clips, C latent channels, F latent frames, h w latent pixels     latent (N,C,F,h,w)
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from ssvae.build import build_accelerator, build_cadence, build_dit, build_flow, build_settings
+from ssvae.build_metrics import build_text_encoder
+from ssvae.config.probe import Condition
+from ssvae.config.run import RuntimeConfig
+from ssvae.config.tree import ProbeStageConfig
+from ssvae.core.files import write_json
+from ssvae.core.progress import Progress
+from ssvae.core.ranks import Ranks
+from ssvae.core.seeds import seed_everything
+from ssvae.data.latents import LatentCache
+from ssvae.data.text_cache import TextCache
+from ssvae.metrics.reward import wrong_prompts
+from ssvae.models.dit import VideoDiT
+from ssvae.models.dit_weights import load_dit_weights, read_base_grid, save_dit_weights
+from ssvae.stages.conditions import Conditions, resolve_conditions
+from ssvae.train.dit_loop import train_dit
+
+WEIGHTS = "dit.safetensors"
+
+
+def run(
+    *,
+    stage: ProbeStageConfig,
+    runtime: RuntimeConfig,
+    seed: int,
+    latents: Path,
+    base: Path | None,
+    caches: Path,
+    folder: Path,
+    progress: Progress,
+) -> None:
+    """Write ``dit.safetensors``, ``steps.jsonl`` and the weights of the checkpoints. Every rank trains.
+
+    latents: folder of the caches; base: folder of a training that this one goes on from; caches: of text embeddings,
+    shared by all cells. Raises ValueError for latents, conditions or weights that do not fit.
+    """
+    probe, ranks = stage.probe, Ranks.current()
+    accelerator = build_accelerator(probe.train.precision)
+    cache = LatentCache.open(latents / "train")
+    positions = None if base is None else read_base_grid(base / WEIGHTS)
+    dit, conditions = open_dit(stage, seed, latents, caches, accelerator.device, positions)
+    _check_reward(stage, conditions)
+    if base is not None:
+        load_dit_weights(dit, base / WEIGHTS)
+    ema = train_dit(
+        dit=dit,
+        latents=cache.normalized(slice(None)),
+        conditions=conditions.train,
+        condition_dropout=probe.condition_dropout,
+        flow=build_flow(probe),
+        settings=build_settings(probe.train),
+        cadence=build_cadence(runtime),
+        folder=folder,
+        seed=seed,
+        accelerator=accelerator,
+        progress=progress,
+        keep=probe.checkpoints,
+    )
+    if ema is not None:
+        ema.copy_to(dit)
+    if ranks.first:
+        save_dit_weights(folder / WEIGHTS, dit)
+        write_json(folder / "metrics.json", [])
+
+
+def open_dit(
+    stage: ProbeStageConfig,
+    seed: int,
+    latents: Path,
+    caches: Path,
+    device: torch.device,
+    base_grid: tuple[int, int, int] | None,
+) -> tuple[VideoDiT, Conditions]:
+    """The transformer with its first weights, on ``device``, and what it is told of each latent.
+
+    base_grid: (F,h,w) whose positions its weights know, or will know; None for those of the latents.
+    """
+    probe, ranks = stage.probe, Ranks.current()
+    cache, heldout = (LatentCache.open(latents / side) for side in ("train", "heldout"))
+    conditions = resolve_conditions(probe, cache.samples, heldout.samples)
+    texts = None
+    if conditions.kind is Condition.text:
+        texts = TextCache(caches / "text", build_text_encoder(probe.text, device))
+        if ranks.first:  # the others then find every embedding on disk
+            texts.encode([None if text is None else str(text) for text in conditions.every()])
+        ranks.wait()
+    seed_everything(seed, "init/dit")
+    _, channels, *grid = cache.latents.shape
+    dit = build_dit(
+        probe,
+        channels=channels,
+        grid=(grid[0], grid[1], grid[2]),
+        condition=conditions.kind,
+        classes=conditions.classes,
+        texts=texts,
+        base_grid=base_grid,
+    )
+    return dit.to(device), conditions
+
+
+def _check_reward(stage: ProbeStageConfig, conditions: Conditions) -> None:
+    """Raises ValueError, before the training that they would follow, for clips that no reward model can judge."""
+    if stage.reward is None:
+        return
+    texts = [text for text in conditions.texts if text]
+    if absent := len(conditions.texts) - len(texts):
+        raise ValueError(f"reward={stage.reward.name}: {absent} clips have no caption; set probe.sample.prompts=FILE")
+    if stage.reward.wrong_prompts:
+        wrong_prompts(texts, 0)

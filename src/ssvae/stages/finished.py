@@ -1,0 +1,73 @@
+"""A finished VAE in a cell: not trained here, measured and probed as it is. Judged before anything is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
+from pathlib import Path
+
+from ssvae.config.checks import published_problems
+from ssvae.config.problem import Problem
+from ssvae.config.reg_checks import Grid
+from ssvae.config.tree import Config
+from ssvae.core.shapes import latent_grid
+from ssvae.models.load import load_vae
+from ssvae.models.zoo_source import describe, is_published
+from ssvae.stages.init import weights_fingerprint
+
+GridRule = Callable[[int, int, int], Grid]
+"""(frames, height, width) of a clip -> (F,h,w) of its latents; ValueError, with the rule, for clips that do not fit."""
+
+
+@lru_cache(maxsize=16)
+def shape_of(weights: str) -> tuple[int, GridRule]:
+    """Latent channels and grid of the VAE behind ``weights``; published ones are known without their weights.
+
+    Raises ValueError for a VAE that cannot be had.
+    """
+    if is_published(weights):
+        layout = describe(weights)
+        return layout.channels, layout.latent_grid
+    vae = load_vae(weights)
+    # The rule alone, so that the weights do not stay in memory.
+    return vae.channels, partial(_grid, vae.temporal_ratio, vae.spatial_ratio)
+
+
+def _grid(temporal: int, spatial: int, frames: int, height: int, width: int) -> Grid:
+    return latent_grid(frames, height, width, temporal, spatial)
+
+
+def settle(cells: Sequence[Config]) -> list[Problem]:
+    """Give the cells of finished VAEs their number of channels; returns what of them does not fit, each once."""
+    found: dict[Problem, None] = {}
+    for cfg in cells:
+        weights = cfg.vae.weights
+        if weights is None:
+            continue
+        problems = _of_cell(cfg, weights)
+        found.update(dict.fromkeys(problems))
+    return list(found)
+
+
+def _of_cell(cfg: Config, weights: str) -> list[Problem]:
+    if looks_like_path(weights) and not Path(weights).expanduser().exists():
+        return [Problem("vae", weights, "no such file or folder")]
+    try:
+        cfg.vae.channels, grid_of = shape_of(weights)
+    except ValueError as error:
+        return [_absent(weights, error)]
+    found = published_problems(cfg, grid_of)
+    try:
+        weights_fingerprint("vae.weights", weights)
+    except ValueError as error:
+        found.append(_absent(weights, error))
+    return found
+
+
+def _absent(weights: str, error: ValueError) -> Problem:
+    return Problem("vae", weights, str(error).removeprefix(f"{weights}: "))
+
+
+def looks_like_path(weights: str) -> bool:
+    """Rather than a published name, which has neither a slash nor an ending."""
+    return "/" in weights or weights.startswith((".", "~")) or weights.endswith((".ckpt", ".pt", ".safetensors"))
