@@ -156,7 +156,8 @@ def test_a_failed_cell_is_tried_again_by_the_next_call(tmp_path: Path, monkeypat
     monkeypatch.setattr(executing, "_run", lambda job: None)
     again = Grid(tmp_path)
     assert again.decisions()[0] == {
-        "base": "reuse", "pretrain": "reuse", "measure": "compute", "latents": "compute", "dit": "compute", "probe": "compute"
+        "base": "reuse", "pretrain": "reuse", "measure": "compute", "latents": "compute", "dit": "compute",
+        "probe": "compute",
     }  # fmt: skip
     again.scheduler.run()
     assert again.states() == [("finished", None)]
