@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 import torch
@@ -127,7 +127,7 @@ class LatentWriter:
 
 
 class LatentCache:
-    """A finished latent cache: ``len(cache)``, ``cache.raw(i)``, ``cache.normalized(i)``, ``cache.samples[i]``.
+    """A finished latent cache: ``len(cache)``, ``cache.raw(i)``, ``cache.samples[i]``; :class:`NormalizedLatents`.
 
     latents: (N,C,F,h,w) float32, a read-only memory map. mean, std: (C,) float64.
     """
@@ -171,10 +171,39 @@ class LatentCache:
         """Raw latents, float32: (C,F,h,w) for one index, (n,C,F,h,w) for several."""
         return torch.from_numpy(np.array(self.latents[which]))
 
-    def normalized(self, which: int | slice | Sequence[int]) -> Tensor:
-        """(raw - mean) / std per channel, float32; computed in float64."""
+
+class LatentRows(Protocol):
+    """Latents (N,C,F,h,w) by rows: a tensor, or :class:`NormalizedLatents`."""
+
+    @property
+    def shape(self) -> torch.Size: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: Tensor, /) -> Tensor:
+        """rows (n,) int64 -> (n,C,F,h,w)."""
+
+
+class NormalizedLatents:
+    """Rows of a cache in the coordinates of ``by`` (itself by default), read when they are asked for: a data set's
+    latents may be larger than memory. ``shape``, ``len`` and indexing by rows are a tensor's, (N,C,F,h,w) float32."""
+
+    def __init__(self, cache: LatentCache, by: LatentCache | None = None) -> None:
+        self._cache = cache
+        self._by = cache if by is None else by
+
+    @property
+    def shape(self) -> torch.Size:
+        return torch.Size(self._cache.latents.shape)
+
+    def __len__(self) -> int:
+        return len(self._cache)
+
+    def __getitem__(self, rows: Tensor, /) -> Tensor:
+        """rows (n,) int64 -> (n,C,F,h,w)."""
         shape = (-1, 1, 1, 1)
-        return ((self.raw(which).double() - self.mean.view(shape)) / self.std.view(shape)).float()
+        raw = self._cache.raw(rows.tolist()).double()
+        return ((raw - self._by.mean.view(shape)) / self._by.std.view(shape)).float()
 
 
 def channel_statistics(latents: NDArray[np.float32], floor: float = 1e-6) -> tuple[Tensor, Tensor]:

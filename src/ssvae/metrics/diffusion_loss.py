@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ssvae.core.seeds import torch_generator
 from ssvae.core.types import MetricValue
+from ssvae.data.latents import LatentRows
 from ssvae.flow.base import DiffusionPath
 from ssvae.metrics.interval import clip_means, mean_interval, metric_from_samples
 from ssvae.models.dit import VideoDiT
@@ -48,7 +49,7 @@ class DiffusionLosses:
 def diffusion_losses(
     *,
     dit: VideoDiT,
-    latents: Tensor,
+    latents: LatentRows,
     conditions: Sequence[str | int | None],
     path: DiffusionPath,
     draws: int,

@@ -19,7 +19,7 @@ from ssvae.core.files import write_json
 from ssvae.core.progress import Progress
 from ssvae.core.ranks import Ranks
 from ssvae.core.seeds import seed_everything
-from ssvae.data.latents import LatentCache
+from ssvae.data.latents import LatentCache, NormalizedLatents
 from ssvae.data.text_cache import TextCache
 from ssvae.metrics.reward import wrong_prompts
 from ssvae.models.dit import VideoDiT
@@ -56,7 +56,7 @@ def run(
         load_dit_weights(dit, base / WEIGHTS)
     ema = train_dit(
         dit=dit,
-        latents=cache.normalized(slice(None)),
+        latents=NormalizedLatents(cache),
         conditions=conditions.train,
         condition_dropout=probe.condition_dropout,
         flow=build_flow(probe),

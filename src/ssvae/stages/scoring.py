@@ -27,7 +27,7 @@ from ssvae.core.progress import Progress
 from ssvae.core.ranks import Ranks
 from ssvae.core.seeds import torch_generator
 from ssvae.core.types import MetricValue
-from ssvae.data.latents import LatentCache
+from ssvae.data.latents import LatentCache, NormalizedLatents
 from ssvae.data.video_file import write_video
 from ssvae.flow.sampler import sample
 from ssvae.metrics.diffusion_loss import (
@@ -78,7 +78,7 @@ class Scoring:
         # Held-out latents live in the training side's coordinates: a model must not see held-out statistics.
         part = diffusion_losses(
             dit=dit,
-            latents=self._normalize(self.heldout.raw(slice(None))),
+            latents=NormalizedLatents(self.heldout, by=self.cache),
             conditions=self.conditions.heldout,
             path=path,
             draws=probe.validation_draws,
@@ -240,9 +240,6 @@ class Scoring:
             values = reward_values(result, names)
             spool.remove()
         return self.ranks.share(values)
-
-    def _normalize(self, latents: Tensor) -> Tensor:
-        return ((latents.double() - _column(self.cache.mean)) / _column(self.cache.std)).float()
 
     def _denormalize(self, latents: Tensor) -> Tensor:
         return (latents.cpu().double() * _column(self.cache.std) + _column(self.cache.mean)).float()

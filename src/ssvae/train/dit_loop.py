@@ -23,6 +23,7 @@ from ssvae.core.files import StepsLog
 from ssvae.core.progress import Progress
 from ssvae.core.ranks import Ranks
 from ssvae.core.seeds import torch_generator
+from ssvae.data.latents import LatentRows
 from ssvae.flow.base import DiffusionPath, prediction_loss
 from ssvae.models.condition import drop_conditions
 from ssvae.models.dit import VideoDiT
@@ -45,7 +46,7 @@ def kept_weights(folder: Path, step: int) -> Path:
 def train_dit(
     *,
     dit: VideoDiT,
-    latents: Tensor,
+    latents: LatentRows,
     conditions: Sequence[str | int | None],
     condition_dropout: float,
     flow: DiffusionPath,
