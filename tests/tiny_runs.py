@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from ssvae.cli.run import main
 from ssvae.config.compose import PROJECT, resolve
@@ -18,6 +19,7 @@ from ssvae.core.files import exclusive, read_json
 from ssvae.core.progress import Silent
 from ssvae.stages.plan import StagePlan, plan_cell
 from ssvae.stages.source import open_source
+from ssvae.sweep.record import resolved_values
 
 TINY_DATA = (
     "data.synthetic.clips=12",
@@ -74,6 +76,24 @@ def run_apart(root: Path, *overrides: str, timeout: float = 300) -> subprocess.C
     return subprocess.run(
         command(*overrides), env=environment(root), capture_output=True, text=True, timeout=timeout, check=False
     )
+
+
+def run_cell(root: Path, ranks: int, *overrides: str) -> None:
+    """``ssvae cell`` on the resolved config of ``TINY overrides``, under torchrun where there are several ranks."""
+    (found,) = resolve((*TINY, *overrides))
+    root.mkdir(parents=True, exist_ok=True)
+    config = root / "cell.yaml"
+    config.write_text(yaml.safe_dump(resolved_values(found)))
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(ranks)]
+    done = subprocess.run(
+        [*(launcher if ranks > 1 else launcher[:1]), "-m", "ssvae", "cell", str(config)],
+        env={**environment(root), "TORCHELASTIC_ERROR_FILE": os.devnull},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
 
 
 def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:

@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from safetensors.torch import load_file
 
-from ssvae.config.compose import resolve
-from ssvae.sweep.record import resolved_values
-from tiny_runs import TINY, environment
+from tiny_runs import run_cell
 
 pytestmark = pytest.mark.system
 EVERYTHING = (
@@ -38,21 +32,7 @@ EVERYTHING = (
 
 def train(root: Path, ranks: int, *overrides: str) -> tuple[dict[str, torch.Tensor], list[dict[str, float]]]:
     """Weights (of the VAE and of what is trained beside it) and log of one training run on ``ranks`` processes."""
-    (cell,) = resolve((*TINY, *overrides))
-    root.mkdir(parents=True, exist_ok=True)
-    config = root / "cell.yaml"
-    config.write_text(yaml.safe_dump(resolved_values(cell)))
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(ranks)]
-    started = launcher if ranks > 1 else [sys.executable]
-    done = subprocess.run(
-        [*started, "-m", "ssvae", "cell", str(config)],
-        env={**environment(root), "TORCHELASTIC_ERROR_FILE": os.devnull},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_cell(root, ranks, *overrides)
     (stage,) = (root / "runs" / "stages").glob("pretrain-*")
     lines = [json.loads(line) for line in (stage / "steps.jsonl").read_text().splitlines()]
     return {**load_file(stage / "vae" / "model.safetensors"), **load_file(stage / "parts.safetensors")}, lines

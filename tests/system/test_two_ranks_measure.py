@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from transformers import Dinov2Config, Dinov2Model
 
 from reward_server import MODEL, Reaction, RewardServer, v2_answer
-from ssvae.config.compose import resolve
-from ssvae.sweep.record import resolved_values
 from tiny_i3d import write_tiny_i3d
-from tiny_runs import TINY, environment
+from tiny_runs import run_cell
 
 pytestmark = pytest.mark.system
 ODD = ("score.clips=5", "probe.sample.clips=5", "probe.checkpoints=[2]", "score.batch=2")
@@ -26,21 +20,7 @@ ODD = ("score.clips=5", "probe.sample.clips=5", "probe.checkpoints=[2]", "score.
 
 
 def cell(root: Path, ranks: int, *overrides: str) -> None:
-    (found,) = resolve((*TINY, *ODD, *overrides))
-    root.mkdir(parents=True, exist_ok=True)
-    config = root / "cell.yaml"
-    config.write_text(yaml.safe_dump(resolved_values(found)))
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(ranks)]
-    started = launcher if ranks > 1 else [sys.executable]
-    done = subprocess.run(
-        [*started, "-m", "ssvae", "cell", str(config)],
-        env={**environment(root), "TORCHELASTIC_ERROR_FILE": os.devnull},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_cell(root, ranks, *ODD, *overrides)
 
 
 def metrics(root: Path, stage: str) -> dict[str, dict[str, Any]]:

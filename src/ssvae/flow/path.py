@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ssvae.flow.base import drawn_loss, even_times
-from ssvae.flow.times import TimeDistribution, check_draws, check_shift, draw_times, expand_times
+from ssvae.flow.times import TimeDraws, check_shift, expand_times
 
 
 def shift_times(times: Tensor, shift: float) -> Tensor:
@@ -29,20 +29,12 @@ def shift_times(times: Tensor, shift: float) -> Tensor:
 
 
 @dataclass(frozen=True, slots=True)
-class RectifiedFlow:
+class RectifiedFlow(TimeDraws):
     """The path, how training draws its times, and the loss.
 
     distribution: "uniform" on [0,1] or "logit_normal" (sigmoid of N(logit_mean, logit_std²)). shift: see
     :func:`shift_times`. Raises ValueError for an unknown distribution or a non-positive shift or deviation.
     """
-
-    distribution: TimeDistribution = "uniform"
-    shift: float = 1.0
-    logit_mean: float = 0.0
-    logit_std: float = 1.0
-
-    def __post_init__(self) -> None:
-        check_draws(self.distribution, self.shift, self.logit_std)
 
     @property
     def label(self) -> str:
@@ -50,8 +42,7 @@ class RectifiedFlow:
 
     def sample_times(self, count: int, generator: torch.Generator) -> Tensor:
         """Draw ``count`` times in [0, 1], (count,) float32 on the generator's device."""
-        times = draw_times(count, generator, self.distribution, self.logit_mean, self.logit_std)
-        return shift_times(times, self.shift)
+        return shift_times(self.unshifted_times(count, generator), self.shift)
 
     def sampling_times(self, steps: int) -> Tensor:
         """The steps+1 times from 1 to 0, float64; shift > 1 spends more steps near the noise. ValueError: steps < 1."""

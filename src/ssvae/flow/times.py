@@ -6,6 +6,7 @@ Dimension legend
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -28,21 +29,30 @@ def check_shift(shift: float) -> None:
         raise ValueError(f"shift {shift} must be positive; 1 leaves the times as they are")
 
 
-def check_draws(distribution: str, shift: float, logit_std: float) -> None:
-    """ValueError for an unknown distribution or a non-positive shift or deviation."""
-    if distribution not in TIME_DISTRIBUTIONS:
-        raise ValueError(f"distribution {distribution!r} is not one of {', '.join(TIME_DISTRIBUTIONS)}")
-    check_shift(shift)
-    if not logit_std > 0:
-        raise ValueError(f"logit_std {logit_std} must be positive; 1 is usual")
+@dataclass(frozen=True, slots=True)
+class TimeDraws:
+    """What every path is told of its times.
 
+    distribution of t: "uniform" on [0,1] or "logit_normal", sigmoid of N(logit_mean, logit_std²) (Esser et al.
+    2403.03206, section 3.1). shift: factor on the noise-to-signal ratio, which the path applies.
+    Raises ValueError for an unknown distribution or a non-positive shift or deviation.
+    """
 
-def draw_times(
-    count: int, generator: torch.Generator, distribution: TimeDistribution, logit_mean: float, logit_std: float
-) -> Tensor:
-    """``count`` times in [0, 1], float32 on the generator's device: uniform, or sigmoid of N(logit_mean, logit_std²)
-    (logit-normal, Esser et al. 2403.03206, section 3.1)."""
-    if distribution == "uniform":
-        return torch.rand(count, generator=generator, device=generator.device)
-    normal = torch.randn(count, generator=generator, device=generator.device)
-    return torch.sigmoid(logit_mean + logit_std * normal)
+    distribution: TimeDistribution = "uniform"
+    shift: float = 1.0
+    logit_mean: float = 0.0
+    logit_std: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.distribution not in TIME_DISTRIBUTIONS:
+            raise ValueError(f"distribution {self.distribution!r} is not one of {', '.join(TIME_DISTRIBUTIONS)}")
+        check_shift(self.shift)
+        if not self.logit_std > 0:
+            raise ValueError(f"logit_std {self.logit_std} must be positive; 1 is usual")
+
+    def unshifted_times(self, count: int, generator: torch.Generator) -> Tensor:
+        """``count`` times in [0, 1] before the shift, float32 on the generator's device."""
+        if self.distribution == "uniform":
+            return torch.rand(count, generator=generator, device=generator.device)
+        normal = torch.randn(count, generator=generator, device=generator.device)
+        return torch.sigmoid(self.logit_mean + self.logit_std * normal)

@@ -7,7 +7,7 @@ Dimension legend
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from ssvae.core.types import Posterior
 from ssvae.models.blocks import ResidualBlock
 from ssvae.models.decoder import Decoder
 from ssvae.models.encoder import Encoder
+from ssvae.models.latent_scale import LatentScale
 
 COLOURS = 3
 
@@ -69,7 +70,7 @@ class VAEConfig:
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
 
-class VideoVAE(nn.Module):
+class VideoVAE(LatentScale):
     """Residual causal 3-D VAE (official SSVAE code, after DC-AE, arXiv 2410.10733).
 
     channels: latent channels C. base_channels x multipliers: widths of the levels, finest first. encoder_blocks,
@@ -83,9 +84,6 @@ class VideoVAE(nn.Module):
     The first frame stands alone: T = 1 + r·k frames give F = 1 + k latent frames, an image is a one-frame clip, and no
     latent frame depends on later frames. Raises ValueError for settings that do not fit together.
     """
-
-    latent_mean: Tensor
-    latent_std: Tensor
 
     def __init__(
         self,
@@ -129,19 +127,9 @@ class VideoVAE(nn.Module):
             mid_attention=config.decoder_mid_attention,
             out_channels=COLOURS,
         )
-        self.register_buffer("latent_mean", torch.zeros(channels))
-        self.register_buffer("latent_std", torch.ones(channels))
+        self._set_scale(torch.zeros(channels), torch.ones(channels))
         if initial_logvar is not None:
             self._start_logvar_at(initial_logvar)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> VideoVAE:
-        """Moves and casts as usual, but latent statistics keep float32: half precision would bias every latent."""
-        mean, std = self.latent_mean, self.latent_std
-        super()._apply(fn, recurse)
-        if not (mean.is_meta or self.latent_mean.is_meta):
-            self.latent_mean = mean.to(self.latent_mean.device)
-            self.latent_std = std.to(self.latent_std.device)
-        return self
 
     @property
     def channels(self) -> int:
@@ -191,14 +179,6 @@ class VideoVAE(nn.Module):
             raise ValueError(f"latent must have {self.channels} channels on axis 1, got shape {tuple(latent.shape)}")
         return self.decoder(latent)
 
-    def normalize(self, latent: Tensor) -> Tensor:
-        """(latent - mean)/std per channel, (B,C,F,h,w): the space that diffusion trains in."""
-        return (latent - _per_channel(self.latent_mean, latent)) / _per_channel(self.latent_std, latent)
-
-    def denormalize(self, latent: Tensor) -> Tensor:
-        """Inverse of :meth:`normalize`, (B,C,F,h,w)."""
-        return latent * _per_channel(self.latent_std, latent) + _per_channel(self.latent_mean, latent)
-
     def set_gradient_checkpointing(self, enabled: bool) -> None:
         """Keep only the inputs of residual blocks for the backward pass, and compute the rest again; same numbers."""
         for module in self.modules():
@@ -224,8 +204,3 @@ class VideoVAE(nn.Module):
         assert self.encoder.conv_out.bias is not None
         self.encoder.conv_out.weight[self.channels :].zero_()
         self.encoder.conv_out.bias[self.channels :].fill_(value)
-
-
-def _per_channel(values: Tensor, latent: Tensor) -> Tensor:
-    """(C,) -> (C,1,1,1) in the latent's dtype."""
-    return values.to(latent.dtype).view(-1, 1, 1, 1)

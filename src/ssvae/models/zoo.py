@@ -11,7 +11,6 @@ Dimension legend
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 from ssvae.core.seeds import derive
 from ssvae.core.shapes import check_ndim
 from ssvae.core.types import Posterior
+from ssvae.models.latent_scale import LatentScale
 from ssvae.models.zoo_rules import COGVIDEOX, HUNYUAN, IMAGE, LTX, WAN, PublishedLayout
 from ssvae.models.zoo_source import PRESETS, published_folder, read_layout
 
@@ -31,7 +31,7 @@ IMAGE_PIXELS = 2**20
 NOISE_STREAM = "decoder noise of a published VAE"
 
 
-class PublishedVAE(nn.Module):
+class PublishedVAE(LatentScale):
     """A frozen VAE of ``diffusers``, in eval mode; satisfies :class:`~ssvae.models.autoencoder.Autoencoder`.
 
     network: one of the classes that :mod:`ssvae.models.zoo_rules` knows. layout: read from its config. Raises
@@ -42,30 +42,18 @@ class PublishedVAE(nn.Module):
     from a stream of its own that starts anew with each clip, so one latent gives one video on one kind of device.
     """
 
-    latent_mean: Tensor
-    latent_std: Tensor
-
     def __init__(self, network: nn.Module, layout: PublishedLayout) -> None:
         super().__init__()
         self.layout = layout
         self.network = network
         mean, std = published_constants(network, layout)
-        self.register_buffer("latent_mean", torch.tensor(mean, dtype=torch.float32))
-        self.register_buffer("latent_std", torch.tensor(std, dtype=torch.float32))
+        self._set_scale(torch.tensor(mean), torch.tensor(std))
         self._noise: torch.Generator | None = None
         for module in network.modules():
             if getattr(module, "per_channel_scale1", None) is not None:
                 module.register_forward_pre_hook(self._give_noise)
         self.requires_grad_(False)
         self.eval()
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PublishedVAE:
-        """Moves and casts as usual, but latent statistics keep float32: half precision would bias every latent."""
-        mean, std = self.latent_mean, self.latent_std
-        super()._apply(fn, recurse)
-        self.latent_mean = mean.to(self.latent_mean.device)
-        self.latent_std = std.to(self.latent_std.device)
-        return self
 
     @property
     def channels(self) -> int:
@@ -109,14 +97,6 @@ class PublishedVAE(nn.Module):
         video = torch.cat([self._decode_clip(one) for one in latent.split(1)])
         assert video.shape[2] == frames, f"{self.layout.class_name} gave {video.shape[2]} frames, not {frames}"
         return video
-
-    def normalize(self, latent: Tensor) -> Tensor:
-        """(latent - mean)/std per channel, (B,C,F,h,w): what the published pipeline diffuses."""
-        return (latent - _per_channel(self.latent_mean, latent)) / _per_channel(self.latent_std, latent)
-
-    def denormalize(self, latent: Tensor) -> Tensor:
-        """Inverse of :meth:`normalize`, (B,C,F,h,w)."""
-        return latent * _per_channel(self.latent_std, latent) + _per_channel(self.latent_mean, latent)
 
     def _encode_clip(self, clip: Tensor) -> Tensor:
         """(1,3,T,H,W) -> (1,2C,F,h,w) = mean ‖ log-variance."""
@@ -233,8 +213,3 @@ def _network_class(name: str) -> Any:
         IMAGE: diffusers.AutoencoderKL,
     }
     return classes[name]
-
-
-def _per_channel(values: Tensor, latent: Tensor) -> Tensor:
-    """(C,) -> (C,1,1,1) in the latent's dtype."""
-    return values.to(latent.dtype).view(-1, 1, 1, 1)

@@ -98,8 +98,9 @@ def experiment_notes(records: Sequence[CellRecord], configs: Sequence[Path]) -> 
     notes: list[str] = []
     for path in configs:
         cfg = yaml.safe_load(path.read_text(encoding="utf-8"))
-        candidates = [cfg["strength"]["note"]]
-        if cfg["objective"]["lpips"]["vgg"] is None:
+        trained = cfg["vae"]["weights"] is None
+        candidates = [cfg["strength"]["note"]] if trained else []
+        if trained and cfg["objective"]["lpips"]["vgg"] is None:
             candidates.append(
                 "LPIPS is off: objective.lpips.vgg names no VGG16 weight file; reconstruction is trained on L1 alone"
             )

@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor
 
 from ssvae.core.files import StepsLog
 from ssvae.core.progress import Progress
