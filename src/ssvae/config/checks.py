@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ssvae.config.data_checks import data_problems, length_problems, share
+from ssvae.config.networks_checks import network_problems
 from ssvae.config.objective import ObjectiveConfig
 from ssvae.config.probe import ProbeConfig
 from ssvae.config.probe_checks import probe_checks
@@ -19,7 +20,7 @@ from ssvae.config.reg_checks import Grid, smallest_pair, tiles, triple, window_p
 from ssvae.config.reg_checks import check as regularizer_problems
 from ssvae.config.resolution import ResolutionConfig
 from ssvae.config.run import StageName
-from ssvae.config.score import MeasureConfig, NetworksConfig, Weights
+from ssvae.config.score import MeasureConfig, Weights
 from ssvae.config.train import TrainConfig
 from ssvae.config.tree import Config
 from ssvae.config.vae import Architecture, VaeConfig, architecture
@@ -49,10 +50,11 @@ def check(cfg: Config) -> list[Problem]:
             found += _init(stage, groups.init, cfg)
         if "score" in key:
             found += _score(key["score"], groups.score, clip, shape)
+            found += network_problems(key["networks"], groups.networks, clip, measured=True)
         if "probe" in key:
             found += [*_probe(key["probe"], groups.probe, shape), *probe_checks(groups.probe, key["probe"])]
             found += _scored(key["resolution"], cfg.stage, clip)
-            found += _networks(key["networks"], groups.networks)
+            found += network_problems(key["networks"], groups.networks, clip, measured=False)
     found += _finished(cfg) if cfg.vae.weights is not None else [*_trained(cfg), *_idle(cfg)]
     return list(dict.fromkeys(found))
 
@@ -245,13 +247,6 @@ def _finished(cfg: Config) -> Iterator[Problem]:
     present = [field.name for field in fields(cfg.reg.terms) if getattr(cfg.reg.terms, field.name) is not None]
     if cfg.reg.name != "none" or present not in (["kl"], []):
         yield Problem("reg", cfg.reg.name, f"vae={cfg.vae.name} is finished, nothing is trained: leave reg out")
-
-
-def _networks(key: str, networks: NetworksConfig) -> Iterator[Problem]:
-    for name in ("lpips_vgg", "lpips_alex", "i3d"):
-        path = getattr(networks, name)
-        if path is not None and not Path(path).expanduser().is_file():
-            yield Problem(f"{key}.{name}", path, "no such file; give the weight file, or null")
 
 
 def _idle(cfg: Config) -> Iterator[Problem]:

@@ -42,7 +42,7 @@ class NetworksConfig:
     lpips_alex: str | None = MISSING  # AlexNet weight file
     dinov2: str | None = MISSING  # FDD: folder or name of a DINOv2 that transformers reads, e.g. facebook/dinov2-large
     i3d: str | None = MISSING  # FVD: the I3D TorchScript file of StyleGAN-V's protocol
-    fdd_frames: int = MISSING  # frames of each clip that FDD looks at, evenly spread; 1: the middle one
+    fdd_frames: int | None = MISSING  # frames of each clip that FDD looks at, evenly spread; 1: the middle; null: all
     fvd_frames: int = MISSING  # first frames of each clip that FVD looks at; StyleGAN-V's protocol: 16
 
 
