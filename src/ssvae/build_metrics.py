@@ -51,9 +51,9 @@ def build_lpips(cfg: NetworksConfig, device: torch.device) -> dict[str, LPIPS]:
     """LPIPS by trunk, of those whose weights are given. Raises ValueError for files that cannot be used."""
     found: dict[str, LPIPS] = {}
     if cfg.lpips_vgg is not None:
-        found["vgg"] = load_lpips(cfg.lpips_vgg, net="vgg").to(device)
+        found["vgg"] = load_lpips(_file(cfg.lpips_vgg), net="vgg").to(device)
     if cfg.lpips_alex is not None:
-        found["alex"] = load_lpips(cfg.lpips_alex, net="alex").to(device)
+        found["alex"] = load_lpips(_file(cfg.lpips_alex), net="alex").to(device)
     return found
 
 
@@ -66,14 +66,14 @@ def build_frechet_networks(cfg: NetworksConfig, frames: int, device: torch.devic
     if cfg.dinov2 is not None:
         found.append(load_fdd(cfg.dinov2, cfg.fdd_frames, device))
     if cfg.i3d is not None:
-        found.append(load_fvd(cfg.i3d, cfg.fvd_frames, device))
+        found.append(load_fvd(_file(cfg.i3d), cfg.fvd_frames, device))
     for network in found:
         network.features_a_clip(frames)
     return found
 
 
-def build_reward_settings(cfg: RewardConfig) -> RewardSettings:
-    """How the reward model is asked. Raises ValueError for values that cannot work."""
+def build_reward_settings(cfg: RewardConfig, seed: int = 0) -> RewardSettings:
+    """How the reward model is asked; seed: of the wrong prompts. Raises ValueError for values that cannot work."""
     return RewardSettings(
         endpoint=cfg.endpoint,
         model=cfg.model,
@@ -83,7 +83,7 @@ def build_reward_settings(cfg: RewardConfig) -> RewardSettings:
         jpeg_quality=cfg.jpeg_quality,
         max_tokens=cfg.max_tokens,
         wrong_prompts=cfg.wrong_prompts,
-        seed=0,
+        seed=seed,
         unparsed_share=cfg.unparsed_share,
         concurrency=cfg.concurrency,
         timeout_s=cfg.timeout_s,
@@ -98,6 +98,10 @@ def build_text_encoder(cfg: TextConfig, device: torch.device) -> TextEncoder:
     """Raises ValueError for an encoder that cannot be had."""
     assert cfg.model is not None, "config/probe_checks.py refuses it"
     return load_text_encoder(cfg.model, max_length=cfg.max_length, device=device)
+
+
+def _file(path: str) -> Path:
+    return Path(path).expanduser()
 
 
 def triple(values: Sequence[int]) -> tuple[int, int, int]:

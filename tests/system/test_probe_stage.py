@@ -75,22 +75,27 @@ def failing(after: int) -> Callable[[Asked], Reaction]:
     return lambda asked: Reaction(status=400) if asked.number >= after else Reaction(v2_answer(3, 3, 3))
 
 
-def test_a_reward_server_that_dies_costs_no_answer_and_no_score(root: Path, prompts: str) -> None:
+def test_a_reward_server_that_dies_costs_no_answer_no_sample_and_no_score(
+    root: Path, prompts: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asking = (KEPT, prompts, "reward=unified_v2", f"reward.model={MODEL}", "reward.concurrency=1", "reward.frames=2")
     with RewardServer(failing(after=11)) as server:
         # 4 clips with right and wrong prompts: 8 answers a checkpoint. The last one breaks after three.
         assert run_here(*asking, f"reward.endpoint={server.url}") == 1
         probe = stage(root, "probe")
-        assert (probe / "scores" / "step_0000002.json").exists() and not (probe / "metrics.json").exists()
+        scored = {path.name for path in (probe / "scores").iterdir()}
+        assert scored == {"step_0000002.json", "step_0000002_reward.json", "step_0000004.json"}
+        assert not (probe / "metrics.json").exists() and (probe / "shown" / "step_0000004" / "complete").exists()
         answered = len(server.answered)
         server.react = lambda asked: Reaction(v2_answer(3, 3, 3))
+        monkeypatch.setattr(scoring.Scoring, "generate", lambda *given: pytest.fail("clips are sampled again"))
         assert run_here(*asking, f"reward.endpoint={server.url}") == 0
         good = [asked for asked in server.answered if asked.number < 11 or asked.number >= answered]
         assert len(good) == 16, "what was answered is not asked again"
     found = values(probe)
     assert found["reward_mean"] == 3 and found["reward_prompt_gap"] == 0 and found["reward_unparsed"] == 0
     assert read(probe / "curves.json")["by_step/reward_mean"]["y"] == [3, 3]
-    assert not (probe / "shown").exists()
+    assert not list((probe / "shown").iterdir())
 
 
 def test_a_reward_server_that_is_not_there_is_said_before_anything_runs(
@@ -98,6 +103,26 @@ def test_a_reward_server_that_is_not_there_is_said_before_anything_runs(
 ) -> None:
     assert run_here("reward=unified_v2", "reward.endpoint=http://127.0.0.1:9", "reward.retries=0") == 2
     assert "http://127.0.0.1:9" in capsys.readouterr().err
+    assert not (root / "runs" / "stages").exists()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (("probe.condition=none",), "without a prompt"),
+        (("one prompt",), "no wrong prompt is left"),
+    ],
+)
+def test_clips_that_no_reward_model_can_judge_are_said_before_anything_is_trained(
+    overrides: tuple[str, ...], said: str, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    alone = tmp_path / "one.txt"
+    alone.write_text("a red circle moves up\n")
+    given = [f"probe.sample.prompts={alone}" if text == "one prompt" else text for text in overrides]
+    with RewardServer(lambda asked: Reaction(v2_answer(3, 3, 3))) as server:
+        reward = ("reward=unified_v2", f"reward.model={MODEL}", f"reward.endpoint={server.url}")
+        assert run_here(*reward, *given) == 2
+        assert said in capsys.readouterr().err and not server.asked
     assert not (root / "runs" / "stages").exists()
 
 

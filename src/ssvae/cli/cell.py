@@ -30,8 +30,9 @@ def run(args: argparse.Namespace) -> int:
     from ssvae.core.paths import project_root
     from ssvae.core.progress import Progress, Silent
     from ssvae.core.ranks import Ranks
+    from ssvae.stages.conditions import told_problems
     from ssvae.stages.execute import Job, execute
-    from ssvae.stages.foreign import foreign_problems
+    from ssvae.stages.foreign import foreign_problems, reward_problems
     from ssvae.stages.plan import COMPUTED, plan_cell
     from ssvae.stages.trained import unsafe_here
     from ssvae.sweep.console import RichProgress, make_console
@@ -54,6 +55,10 @@ def run(args: argparse.Namespace) -> int:
             for name in stages_used(cfg):
                 sources(getattr(cfg.stages, name).data)
         ranks.wait()
+        if "probe" in COMPUTED[cfg.stage]:
+            probe = cfg.stages.probe
+            if problems := told_problems(probe, sources(probe.data)):
+                raise ValueError("; ".join(problems))
         plans = plan_cell(
             cfg, root, lambda data: sources(data).fingerprint, lambda data: sources(data).conditions, ranks.world
         )
@@ -63,6 +68,8 @@ def run(args: argparse.Namespace) -> int:
                     f"stage = {cfg.stage.value}: needs {name}-{plan.id}, which is not there; "
                     "set stage: all in the config, or make that stage first"
                 )
+        if "probe" in plans and not plans["probe"].finished and (absent := reward_problems([cfg])):
+            raise ValueError("; ".join(absent))
         for name in [name for name in plans if name in COMPUTED[cfg.stage]]:
             try:
                 outcome = execute(Job(cfg, plans[name], plans, sources, root, progress, ranks), wait=True)

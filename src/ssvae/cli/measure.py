@@ -114,7 +114,7 @@ def measure(
 
     from ssvae.data.evaluation import EvaluationClip, evaluation_clips
     from ssvae.data.rejects import RejectLog
-    from ssvae.metrics.latents import WINDOWS
+    from ssvae.metrics.latents import WINDOWS, LatentStatistics
     from ssvae.metrics.measurement import Measurement, MeasurementSettings
     from ssvae.models.statistics import measure_statistics
 
@@ -134,6 +134,8 @@ def measure(
         if group:
             yield group
 
+    # Blocks and windows are judged before the first clip is read.
+    LatentStatistics(vae.channels, vae.latent_grid(window.frames, *window.size), windows=WINDOWS)
     progress.start("latent statistics", clips)
     again = RejectLog(limit=1.0)
     videos = (torch.stack([clip.video for clip in group]) for group in batches(again))
@@ -143,7 +145,8 @@ def measure(
         )
     except ValueError as error:
         if again.rejected and not again.accepted:
-            raise ValueError(f"no clip could be used ({again.describe()})") from error
+            asked = f"windows of {window.frames} frames at {window.fps:g} fps were asked for: see --frames and --fps"
+            raise ValueError(f"no clip could be used ({again.describe()}); {asked}") from error
         raise
     mean, std = statistics.tensors
     height, width = window.size
@@ -170,7 +173,7 @@ def _networks(args: argparse.Namespace, window: ClipWindow) -> dict[str, Any]:
 
     for name in ("lpips_vgg", "lpips_alex", "i3d"):
         path = getattr(args, name)
-        if path is not None and not Path(path).is_file():
+        if path is not None and not Path(path).expanduser().is_file():
             raise ValueError(f"--{name.replace('_', '-')} {path}: no such file")
     # Short clips are looked at whole; the protocol says how many frames that is.
     chosen = NetworksConfig(args.lpips_vgg, args.lpips_alex, args.dinov2, args.i3d, 1, min(16, max(9, window.frames)))

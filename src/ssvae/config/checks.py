@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
@@ -82,7 +83,7 @@ def _vae(vae: VaeConfig) -> Iterator[Problem]:
     if vae.weights is not None:
         for name, value in given.items():
             if value is not None:
-                remedy = f"{vae.weights} brings its own: write vae={vae.weights} instead of vae.weights"
+                remedy = f"{vae.weights} brings its own: leave it out (vae={vae.weights} chooses a finished VAE)"
                 yield Problem(f"vae.{name}", str(value), remedy)
         return
     try:
@@ -183,6 +184,8 @@ def _score(key: str, score: MeasureConfig, clip: ResolutionConfig, grid: Grid | 
         yield Problem(f"{key}.chop", str(list(score.chop)), "must be shares above 0, at most 1")
     if any(not level > 0 for level in score.noise):
         yield Problem(f"{key}.noise", str(list(score.noise)), "must be above 0: without noise it is psnr_db")
+    if grid is not None and any(0 < ratio * math.prod(grid) < 1 for ratio in score.mask):
+        yield Problem(f"{key}.mask", str(list(score.mask)), f"the smallest masks none of the latent grid {grid}")
     for window in score.windows:
         yield from window_problems(f"{key}.windows", window, None)
 

@@ -162,7 +162,7 @@ def _resolve_grid(overrides: Sequence[str], composer: _Composer) -> list[Cell]:
     cells: list[Cell] = []
     found: dict[Problem, list[str]] = {problem: [_EVERYWHERE] * len(grid) for problem in [*unusable, *in_files]}
     for texts, axes in grid:
-        cfg, problems = _resolve_cell(texts, composer)
+        cfg, problems = _resolve_cell(texts, axes, composer)
         if cfg is not None:
             problems += check(cfg)
             cells.append(Cell(tuple(texts), tuple(axes), cfg))
@@ -197,7 +197,7 @@ def plain_name(path: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]", "_", name) or "weights"
 
 
-def _resolve_cell(texts: list[str], composer: _Composer) -> tuple[Config | None, list[Problem]]:
+def _resolve_cell(texts: list[str], swept: Sequence[str], composer: _Composer) -> tuple[Config | None, list[Problem]]:
     """Compose one cell. Overrides that fail are named one by one, and the rest is still checked."""
     raw, problems = _compose(finished_vae(texts, CONF), composer)
     if raw is None:
@@ -213,6 +213,9 @@ def _resolve_cell(texts: list[str], composer: _Composer) -> tuple[Config | None,
         remedy = "no value: set it, or the whole node that it belongs to"
         return None, [*problems, *(Problem(key, "???", remedy) for key in missing)]
     assert isinstance(cfg, Config)
+    if cfg.vae.weights is not None and any(text.startswith("channels=") for text in swept):
+        remedy = f"vae={cfg.vae.name} brings its own channels: sweep them only over a VAE that is trained here"
+        problems.append(Problem("channels", "swept", remedy))
     return cfg, problems
 
 

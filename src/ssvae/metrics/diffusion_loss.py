@@ -24,6 +24,7 @@ from ssvae.flow.base import DiffusionPath
 from ssvae.metrics.interval import clip_means, mean_interval, metric_from_samples
 from ssvae.models.dit import VideoDiT
 
+LOSS_PROTOCOL, TIME_PROTOCOL = "diffusion_loss/1", "diffusion_loss_t/1"
 BINS = 4
 """Bins of the metrics by time: a divisor of the usual numbers of draws, so that every latent is in every bin."""
 
@@ -93,12 +94,12 @@ def merge_losses(parts: Sequence[DiffusionLosses]) -> DiffusionLosses:
 
 
 def loss_protocol(path: DiffusionPath, draws: int) -> str:
-    return f"diffusion_loss/1;{path.label}, times stratified, normalised latents, held-out;draws={draws}"
+    return f"{LOSS_PROTOCOL};{path.label}, times stratified, normalised latents, held-out;draws={draws}"
 
 
 def time_protocol(path: DiffusionPath, draws: int, bins: int) -> str:
     return (
-        f"diffusion_loss_t/1;{path.label}, bins of equal width over t in [0,1], 1 = noise, times stratified, "
+        f"{TIME_PROTOCOL};{path.label}, bins of equal width over t in [0,1], 1 = noise, times stratified, "
         f"normalised latents, held-out;draws={draws};bins={bins}"
     )
 

@@ -27,6 +27,8 @@ SSIM_SIGMA = 1.5
 SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2
 """Constants of Wang et al. 2004 for a data range of 1."""
 
+LPIPS_PROTOCOL = "1;range=-1-1;clamped;mean_of=frames"
+"""Behind ``lpips_vgg/`` and ``lpips_alex/``."""
 PSNR_CAP = 100.0
 """Averages count a PSNR as at most this, in dB: one exact clip (infinite PSNR) must not hide all others."""
 
@@ -87,7 +89,7 @@ def lpips_frames(network: LPIPS, recon: Tensor, video: Tensor) -> Tensor:
 
 def lpips_protocol(network: LPIPS) -> str:
     """Variant and weights (trunk+heads): two sets of weights never share a table."""
-    return f"lpips_{network.net}/1;range=-1-1;clamped;mean_of=frames;weights={network.stamp}"
+    return f"lpips_{network.net}/{LPIPS_PROTOCOL};weights={network.stamp}"
 
 
 def mean_colour(video: Tensor) -> Tensor:

@@ -93,7 +93,8 @@ class RewardClient:
         found = {str(one["id"]): one for one in models}
         name = self._settings.model
         if name not in found:
-            raise ValueError(f"reward.model = {name}: {self._base} offers {', '.join(sorted(found)) or 'no model'}")
+            offered = ", ".join(sorted(found)) or "no model"
+            raise ValueError(f"reward.model = {name}: {self._base} offers {offered}; give a name that it offers")
         root = str(found[name].get("root") or name)
         if PurePosixPath(root).is_absolute():
             root = PurePosixPath(root).name  # where a machine keeps its models is no property of the model

@@ -7,8 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ssvae.config.probe import Condition, ProbeConfig
+from ssvae.config.tree import ProbeStageConfig
+from ssvae.data.evaluation import evaluation_windows
 from ssvae.data.latents import LatentSample
 from ssvae.data.prompts import read_prompts
+from ssvae.metrics.reward import wrong_prompts
+from ssvae.stages.source import Source
+
+REWARD_SEED = 0
+"""Every model of every table is asked with the same wrong prompts."""
 
 
 @dataclass(frozen=True)
@@ -63,3 +70,33 @@ def _of(sample: LatentSample, kind: Condition) -> str | int | None:
     if kind is Condition.none:
         return None
     return sample.label if kind is Condition.label else sample.caption
+
+
+def check_reward(stage: ProbeStageConfig, conditions: Conditions) -> None:
+    """Raises ValueError where no reward model can say how well samples follow what they were asked for."""
+    if stage.reward is None:
+        return
+    name, kind = stage.reward.name, conditions.kind
+    if kind not in (Condition.caption, Condition.text):
+        raise ValueError(
+            f"reward={name}: samples are generated without a prompt (probe.condition = {kind.value}), so a reward for "
+            "following one says nothing: condition on captions or texts, or leave the reward out"
+        )
+    texts = [text for text in conditions.texts if text]
+    if absent := len(conditions.texts) - len(texts):
+        raise ValueError(f"reward={name}: {absent} clips have no caption; set probe.sample.prompts=FILE")
+    if stage.reward.wrong_prompts:
+        wrong_prompts(texts, REWARD_SEED)
+
+
+def told_problems(stage: ProbeStageConfig, source: Source) -> list[str]:
+    """What captions and labels of the held-out clips, and prompts, make impossible; known before any training."""
+    samples = {sample.key: sample for sample in source.index.samples}
+    windows = evaluation_windows(len(source.heldout), stage.probe.sample.clips)
+    heldout = [samples[source.heldout[clip]] for clip, _, _ in windows]
+    told = [LatentSample(sample.key, sample.caption(), sample.label) for sample in heldout]
+    try:
+        check_reward(stage, resolve_conditions(stage.probe, told, told))
+    except ValueError as error:
+        return [str(error)]
+    return []

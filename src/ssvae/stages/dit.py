@@ -21,10 +21,9 @@ from ssvae.core.ranks import Ranks
 from ssvae.core.seeds import seed_everything
 from ssvae.data.latents import LatentCache, NormalizedLatents
 from ssvae.data.text_cache import TextCache
-from ssvae.metrics.reward import wrong_prompts
 from ssvae.models.dit import VideoDiT
 from ssvae.models.dit_weights import load_dit_weights, read_base_grid, save_dit_weights
-from ssvae.stages.conditions import Conditions, resolve_conditions
+from ssvae.stages.conditions import Conditions, check_reward, resolve_conditions
 from ssvae.train.dit_loop import train_dit
 
 WEIGHTS = "dit.safetensors"
@@ -51,7 +50,7 @@ def run(
     cache = LatentCache.open(latents / "train")
     positions = None if base is None else read_base_grid(base / WEIGHTS)
     dit, conditions = open_dit(stage, seed, latents, caches, accelerator.device, positions)
-    _check_reward(stage, conditions)
+    check_reward(stage, conditions)
     if base is not None:
         load_dit_weights(dit, base / WEIGHTS)
     ema = train_dit(
@@ -108,14 +107,3 @@ def open_dit(
         base_grid=base_grid,
     )
     return dit.to(device), conditions
-
-
-def _check_reward(stage: ProbeStageConfig, conditions: Conditions) -> None:
-    """Raises ValueError, before the training that they would follow, for clips that no reward model can judge."""
-    if stage.reward is None:
-        return
-    texts = [text for text in conditions.texts if text]
-    if absent := len(conditions.texts) - len(texts):
-        raise ValueError(f"reward={stage.reward.name}: {absent} clips have no caption; set probe.sample.prompts=FILE")
-    if stage.reward.wrong_prompts:
-        wrong_prompts(texts, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -38,14 +39,21 @@ def _grid(temporal: int, spatial: int, frames: int, height: int, width: int) -> 
 
 
 def settle(cells: Sequence[Config]) -> list[Problem]:
-    """Give the cells of finished VAEs their number of channels; returns what of them does not fit, each once."""
+    """Give the cells of finished VAEs their number of channels, and names that tell them apart; returns what of them
+    does not fit, each once."""
     found: dict[Problem, None] = {}
-    for cfg in cells:
-        weights = cfg.vae.weights
-        if weights is None:
-            continue
+    contents: dict[str, set[str]] = {}
+    finished = [(cfg, weights) for cfg in cells if (weights := cfg.vae.weights) is not None]
+    for cfg, weights in finished:
         problems = _of_cell(cfg, weights)
         found.update(dict.fromkeys(problems))
+        if not problems:
+            contents.setdefault(cfg.vae.name, set()).add(weights_fingerprint("vae.weights", weights))
+    if not found:
+        for cfg, weights in finished:
+            if len(contents[cfg.vae.name]) > 1:
+                # Different weights under one file name: rows of one name would be taken for seeds of one VAE.
+                cfg.vae.name = f"{cfg.vae.name}-{weights_fingerprint('vae.weights', weights)[:6]}"
     return list(found)
 
 
@@ -56,7 +64,10 @@ def _of_cell(cfg: Config, weights: str) -> list[Problem]:
         cfg.vae.channels, grid_of = shape_of(weights)
     except ValueError as error:
         return [_absent(weights, error)]
-    found = published_problems(cfg, grid_of)
+    found = [
+        replace(problem, remedy=f"{problem.remedy} (latents of vae={cfg.vae.name})")
+        for problem in published_problems(cfg, grid_of)
+    ]
     try:
         weights_fingerprint("vae.weights", weights)
     except ValueError as error:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
 from ssvae.build import build_vae
 from ssvae.build_metrics import build_frechet_networks, build_lpips, build_reward_settings, build_text_encoder
-from ssvae.config.probe import Condition
+from ssvae.config.checks import place
 from ssvae.config.reg import TrainedStage, terms_in
 from ssvae.config.reward import RewardConfig
+from ssvae.config.score import NetworksConfig
 from ssvae.config.tree import Config, ProbeStageConfig
 from ssvae.config.vae import VaeConfig
 from ssvae.data.prompts import read_prompts
@@ -28,66 +31,102 @@ _TRAINING = {
     "pretrain": TrainedStage.pretrain,
     "decoder_finetune": TrainedStage.decoder_finetune,
 }
-Check = tuple[tuple[object, ...], Callable[[], object]]
-"""What makes two checks the same, and the check, which raises ValueError."""
+
+
+class Check(NamedTuple):
+    """One thing to try. key, value: what the user gave; same: equal for checks that are the same; attempt: raises
+    ValueError."""
+
+    key: str
+    value: str
+    same: tuple[object, ...]
+    attempt: Callable[[], object]
+
+    def problem(self) -> str | None:
+        try:
+            self.attempt()
+        except ValueError as error:
+            said = str(error)
+            return said if said.startswith(self.key) else f"{self.key} = {self.value}: {said}"
+        return None
 
 
 def foreign_problems(cells: Sequence[Config]) -> list[str]:
-    """What is wrong with finished VAEs, weights to start from, networks of losses and metrics, text encoders, prompts
-    and reward servers; each once."""
+    """What is wrong with finished VAEs, weights to start from, networks of losses and metrics, text encoders and
+    prompts; each once."""
     found = [f"{problem.key} = {problem.value}: {problem.remedy}" for problem in settle(cells)]
-    checks: dict[tuple[object, ...], Callable[[], object]] = {}
-    for cfg in cells:
-        for key, check in (*_of_training(cfg), *_of_scores(cfg)):
-            checks.setdefault(key, check)
-    found += [problem for check in checks.values() if (problem := _problem(check)) is not None]
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys([*found, *_problems(check for cfg in cells for check in _of_cell(cfg))]))
+
+
+def reward_problems(cells: Sequence[Config]) -> list[str]:
+    """What is wrong with the reward servers of cells whose scores are still to be made."""
+    asked = [reward for cfg in cells if (reward := cfg.stages.probe.reward) is not None]
+    return _problems(Check("reward.endpoint", one.endpoint, (repr(one),), partial(_answers, one)) for one in asked)
+
+
+def _problems(checks: Iterable[Check]) -> list[str]:
+    distinct: dict[tuple[object, ...], Check] = {}
+    for check in checks:
+        distinct.setdefault(check.same, check)
+    return [problem for check in distinct.values() if (problem := check.problem()) is not None]
+
+
+def _of_cell(cfg: Config) -> Iterator[Check]:
+    if cfg.vae.weights is None:
+        yield from _of_training(cfg)
+    if "measure" in COMPUTED[cfg.stage]:
+        measure = cfg.stages.measure
+        yield from _of_networks(place(cfg, "measure", "networks"), measure.networks, measure.resolution.frames)
+    if "probe" in COMPUTED[cfg.stage]:
+        probe = cfg.stages.probe
+        yield from _of_networks(place(cfg, "probe", "networks"), probe.networks, probe.resolution.frames)
+        for name, stage in (("probe_base", cfg.stages.probe_base), ("probe", probe)):
+            if stage is not None:
+                yield from _of_probe(place(cfg, name, "probe"), stage)
 
 
 def _of_training(cfg: Config) -> Iterator[Check]:
-    if cfg.vae.weights is not None:
-        return
     for name, kind in _TRAINING.items():
         stage = getattr(cfg.stages, name)
         if stage is None:
             continue
         if stage.init is not None:
-            fits = partial(_fits, f"stages.{name}.init", stage.init, cfg.vae)
-            yield (name, stage.init, repr(cfg.vae)), fits
+            key = f"stages.{name}.init"
+            yield Check(key, stage.init, (key, stage.init, repr(cfg.vae)), partial(_fits, key, stage.init, cfg.vae))
         lpips = stage.objective.lpips
         if lpips.vgg is not None:
-            yield ("lpips", lpips.vgg, lpips.heads), partial(load_lpips, lpips.vgg, lpips.heads)
+            key, same = f"{place(cfg, name, 'objective')}.lpips.vgg", ("lpips", lpips.vgg, lpips.heads)
+            yield Check(key, lpips.vgg, same, partial(load_lpips, lpips.vgg, lpips.heads))
         vf = terms_in(stage.reg.terms, kind).vf
         if vf is not None and vf.model is not None:
-            yield ("vf", vf.model, vf.size), partial(load_dinov2, vf.model, size=vf.size)
+            key, same = f"{place(cfg, name, 'reg')}.terms.vf.model", ("vf", vf.model, vf.size)
+            yield Check(key, vf.model, same, partial(load_dinov2, vf.model, size=vf.size))
 
 
-def _of_scores(cfg: Config) -> Iterator[Check]:
-    computed = COMPUTED[cfg.stage]
-    if "measure" in computed:
-        measure = cfg.stages.measure
-        yield ("measure lpips", repr(measure.networks)), partial(build_lpips, measure.networks, torch.device("cpu"))
-        networks = partial(build_frechet_networks, measure.networks, measure.resolution.frames, torch.device("cpu"))
-        yield ("frechet", repr(measure.networks), measure.resolution.frames), networks
-    if "probe" not in computed:
-        return
-    for stage in (cfg.stages.probe_base, cfg.stages.probe):
-        if stage is not None:
-            yield from _of_probe(stage)
+def _of_networks(key: str, networks: NetworksConfig, frames: int) -> Iterator[Check]:
+    """Each network by itself, so that every one that is wrong is named."""
+    nothing = replace(networks, lpips_vgg=None, lpips_alex=None, dinov2=None, i3d=None)
+    cpu = torch.device("cpu")
+    for field in fields(networks):
+        value = getattr(networks, field.name)
+        if not isinstance(value, str):
+            continue
+        alone, same = replace(nothing), (field.name, value, frames)
+        setattr(alone, field.name, value)
+        if field.name.startswith("lpips"):
+            yield Check(f"{key}.{field.name}", value, same, partial(build_lpips, alone, cpu))
+        else:
+            yield Check(f"{key}.{field.name}", value, same, partial(build_frechet_networks, alone, frames, cpu))
 
 
-def _of_probe(stage: ProbeStageConfig) -> Iterator[Check]:
-    networks = partial(build_frechet_networks, stage.networks, stage.resolution.frames, torch.device("cpu"))
-    yield ("frechet", repr(stage.networks), stage.resolution.frames), networks
-    if stage.probe.condition is Condition.text:
-        yield ("text", repr(stage.probe.text)), partial(build_text_encoder, stage.probe.text, torch.device("cpu"))
-    if stage.probe.sample.prompts is not None:
-        yield (
-            ("prompts", stage.probe.sample.prompts),
-            partial(read_prompts, Path(stage.probe.sample.prompts).expanduser()),
-        )
-    if stage.reward is not None:
-        yield ("reward", repr(stage.reward)), partial(_answers, stage.reward)
+def _of_probe(key: str, stage: ProbeStageConfig) -> Iterator[Check]:
+    text, prompts = stage.probe.text, stage.probe.sample.prompts
+    if text.model is not None:
+        attempt = partial(build_text_encoder, text, torch.device("cpu"))
+        yield Check(f"{key}.text.model", text.model, ("text", repr(text)), attempt)
+    if prompts is not None:
+        attempt_prompts = partial(read_prompts, Path(prompts).expanduser())
+        yield Check(f"{key}.sample.prompts", prompts, ("prompts", prompts), attempt_prompts)
 
 
 def _answers(reward: RewardConfig) -> None:
@@ -98,11 +137,3 @@ def _fits(key: str, init: str, vae: VaeConfig) -> None:
     with torch.device("meta"):
         like = build_vae(vae)
     load_init(key, init, like)
-
-
-def _problem(check: Callable[[], object]) -> str | None:
-    try:
-        check()
-    except ValueError as error:
-        return str(error)
-    return None

@@ -52,9 +52,10 @@ def run(
     opened = open_vae(vae, device=device)
     source = sources(stage.data)
     source.count_rejects(folder, note=ranks.first)
+    at_once = min(score.batch, clips_at_once(clip))
     mean, std = opened.vae.latent_mean, opened.vae.latent_std
     if finished:
-        wanted, at_once = min(STATISTICS_CLIPS, len(source.train)), min(score.batch, clips_at_once(clip))
+        wanted = min(STATISTICS_CLIPS, len(source.train))
         progress.start("latent statistics", wanted, 0)
         statistics = measure_statistics(
             opened.vae,
@@ -79,7 +80,7 @@ def run(
     )
     done = 0
     progress.start("measure", -(-score.clips // ranks.world), 0)
-    for batch in source.windows(source.heldout, clip, score.clips, score.batch, ranks):
+    for batch in source.windows(source.heldout, clip, score.clips, at_once, ranks):
         measurement.update(batch.video.to(device), batch.keys, batch.places)
         done += len(batch.keys)
         progress.advance(done)

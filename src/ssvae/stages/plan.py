@@ -24,10 +24,11 @@ from ssvae.config.train import RankStatistics
 from ssvae.config.tree import Config, ProbeStageConfig, VaeStageConfig
 from ssvae.config.vae import VaeConfig
 from ssvae.core.identity import file_sha256, fingerprint
+from ssvae.metrics.reward import REWARD_PROTOCOL
 from ssvae.models.lpips import shipped_heads
 from ssvae.models.text_encoder import load_text_encoder
 from ssvae.stages.init import weights_fingerprint
-from ssvae.stages.versions import REGULARIZERS, VERSIONS
+from ssvae.stages.versions import NETWORK_PROTOCOLS, REGULARIZERS, VERSIONS
 
 NAMES = ("base", "pretrain", "decoder_finetune", "measure", "latents_base", "dit_base", "latents", "dit", "probe")
 """All stages, in the order in which they run."""
@@ -123,15 +124,15 @@ def plan_cell(
         measure = stages.measure
         clips = {"resolution": _clip(measure.resolution), "data": data_science(measure.data, fingerprints)}
         networks = networks_science(measure.networks)
-        # What no measure uses; the frames of FDD are the probe's.
-        add("measure", {**clips, **origin, "score": plain(measure.score), "networks": networks}, (trained,))
+        score_science = _without_batch(plain(measure.score))
+        add("measure", {**clips, **origin, "score": score_science, "networks": networks}, (trained,))
     if "probe" in measured:
         for ending, probe in (("_base", stages.probe_base), ("", stages.probe)):
             if probe is None:
                 continue
             clips = {"resolution": _clip(probe.resolution), "data": data_science(probe.data, fingerprints)}
             # The cache also holds the held-out windows that the samples are scored against.
-            cached = {**plain(probe.latents), "heldout": probe.probe.sample.clips}
+            cached = {**_without_batch(plain(probe.latents)), "heldout": probe.probe.sample.clips}
             told = conditions(probe.data) if conditions is not None else None
             encoded = "finished" if origin else latent_weights(score).value
             science = {**clips, **origin, "latents": cached, "weights": encoded, "conditions": told}
@@ -159,8 +160,15 @@ def _probe_science(stage: ProbeStageConfig) -> tuple[dict[str, Any], dict[str, A
         science["sample"]["prompts"] = file_sha256(Path(prompts).expanduser())
     for name in _CARRIED_OUT:
         science["dit"].pop(name, None)
+    science["checkpoints"] = [step for step in stage.probe.checkpoints if step < stage.probe.train.steps]
     scores = {name: science.pop(name) for name in ("sample", "validation_draws")}
+    scores["sample"] = _without_batch(scores["sample"])
     return science, {**scores, "reward": reward_science(stage.reward)}
+
+
+def _without_batch(values: dict[str, Any]) -> dict[str, Any]:
+    """How many clips pass at once, where no gradient is taken, changes no number beyond rounding."""
+    return {key: value for key, value in values.items() if key != "batch"}
 
 
 def reward_science(reward: RewardConfig | None) -> dict[str, Any] | None:
@@ -170,16 +178,17 @@ def reward_science(reward: RewardConfig | None) -> dict[str, Any] | None:
     values = plain(reward)
     for name in ("endpoint", "template", *_CARRIED_OUT_REWARD):
         del values[name]
-    return {**values, "question": build_reward_settings(reward).question().digest}
+    return {**values, "question": build_reward_settings(reward).question().digest, "protocol": REWARD_PROTOCOL}
 
 
 def networks_science(networks: NetworksConfig) -> dict[str, Any]:
-    """Networks from outside by content; those that are absent do not count."""
+    """Networks from outside by content, with the protocols of what they measure; absent ones do not count."""
     found: dict[str, Any] = {}
     for field in fields(networks):
         value = getattr(networks, field.name)
         if isinstance(value, str):
             found[field.name] = weights_fingerprint(f"networks.{field.name}", value)
+    found.update({f"{name}_protocol": NETWORK_PROTOCOLS[name] for name in list(found)})
     for name, frames in (("dinov2", "fdd_frames"), ("i3d", "fvd_frames")):
         if name in found:
             found[frames] = getattr(networks, frames)

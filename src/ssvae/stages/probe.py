@@ -18,6 +18,7 @@ from ssvae.data.latents import LatentCache
 from ssvae.models.dit import VideoDiT
 from ssvae.models.dit_weights import load_dit_weights, read_base_grid
 from ssvae.models.load import open_vae
+from ssvae.stages.conditions import check_reward
 from ssvae.stages.dit import WEIGHTS, open_dit
 from ssvae.stages.scoring import Scoring
 from ssvae.stages.source import Source
@@ -45,6 +46,7 @@ def run(
     """
     ranks, device = Ranks.current(), build_accelerator(stage.probe.train.precision).device
     dit, conditions = open_dit(stage, seed, latents, caches, device, read_base_grid(trained / WEIGHTS))
+    check_reward(stage, conditions)
     dit.eval()
     source = sources(stage.data)
     source.count_rejects(folder, note=ranks.first)
@@ -77,22 +79,33 @@ def run(
 def _scores(
     scoring: Scoring, dit: VideoDiT, weights: Path, step: int, *, last: bool
 ) -> tuple[list[MetricValue], dict[str, Any]]:
-    """Scores of the ``weights`` after ``step`` updates, from disk where an earlier attempt made them."""
-    path = scoring.folder / "scores" / f"step_{step:07d}.json"
-    if scoring.ranks.share(path.exists()):
-        found = read_json(path)
-        values = [
-            MetricValue(**{**row, "ci95": None if row["ci95"] is None else tuple(row["ci95"])})
-            for row in found["metrics"]
-        ]
-        return values, found["by_time"]
-    load_dit_weights(dit, weights)
-    losses, by_time = scoring.loss(dit)
-    values = [*losses, *scoring.scores(dit, step, last=last)]
-    if scoring.ranks.first:
-        write_json(path, {"metrics": [value.to_json() for value in values], "by_time": by_time})
-    scoring.ranks.wait()
-    return values, by_time
+    """Scores of the ``weights`` after ``step`` updates, from disk where an earlier attempt made them.
+
+    The reward comes last, in a file of its own: a server that fails costs neither samples nor other scores.
+    """
+    folder, ranks, spool = scoring.folder / "scores", scoring.ranks, scoring.spool(step)
+    path, answered = folder / f"step_{step:07d}.json", folder / f"step_{step:07d}_reward.json"
+    rewarded = ranks.share(spool is None or answered.exists())
+    if not ranks.share(path.exists() and (rewarded or (spool is not None and spool.complete))):
+        load_dit_weights(dit, weights)
+        losses, by_time = scoring.loss(dit)
+        values = [*losses, *scoring.scores(dit, step, last=last)]
+        if ranks.first:
+            write_json(path, {"metrics": [value.to_json() for value in values], "by_time": by_time})
+    if not rewarded:
+        answers = scoring.reward(step)
+        if ranks.first:
+            write_json(answered, {"metrics": [value.to_json() for value in answers]})
+    ranks.wait()
+    if spool is not None and ranks.first:
+        spool.remove()
+    found = read_json(path)
+    more = read_json(answered)["metrics"] if spool is not None else []
+    return [_metric(row) for row in [*found["metrics"], *more]], found["by_time"]
+
+
+def _metric(row: dict[str, Any]) -> MetricValue:
+    return MetricValue(**{**row, "ci95": None if row["ci95"] is None else tuple(row["ci95"])})
 
 
 def by_step(scored: Mapping[int, Sequence[MetricValue]]) -> dict[str, dict[str, Any]]:

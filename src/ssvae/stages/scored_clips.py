@@ -59,13 +59,22 @@ class ScoredClips:
 
 
 class FrameSpool:
-    """The frames that a reward model is shown, on disk until it has seen all clips: 2,048 of them fill no memory.
+    """The frames that a reward model is shown, on disk until it has answered for all clips: sampling need not be
+    repeated because a server failed, and 2,048 clips fill no memory.
 
-    folder: made when needed; ranks share it. frames: shown of each clip.
+    folder: made when needed; ranks share it. frames: shown of each clip. complete: are all clips there?
     """
 
     def __init__(self, folder: Path, frames: int) -> None:
         self.folder, self.frames = folder, frames
+
+    @property
+    def complete(self) -> bool:
+        return (self.folder / "complete").exists()
+
+    def close(self) -> None:
+        """All clips are there."""
+        (self.folder / "complete").touch()
 
     def add(self, videos: Tensor, rows: Sequence[int]) -> None:
         """Keep the shown frames of clips (B,3,T,H,W) in [-1,1]."""

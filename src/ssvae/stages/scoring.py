@@ -46,7 +46,7 @@ from ssvae.metrics.reward_scoring import score_videos
 from ssvae.models.autoencoder import Autoencoder
 from ssvae.models.dit import VideoDiT
 from ssvae.models.features import FRAMES, SIDE, load_probe_features, load_probe_judge
-from ssvae.stages.conditions import Conditions
+from ssvae.stages.conditions import REWARD_SEED, Conditions
 from ssvae.stages.scored_clips import FrameSpool, ScoredClips
 from ssvae.stages.source import Source, clips_at_once
 
@@ -93,11 +93,12 @@ class Scoring:
         return diffusion_loss_metrics(found, path, keys), diffusion_loss_curve(found, path, keys)
 
     def scores(self, dit: VideoDiT, step: int, last: bool) -> list[MetricValue]:
-        """Of generated clips, on every rank the same; the last ones are kept as files."""
+        """Of generated clips, the same on every rank; the last ones are kept, and frames for :meth:`reward`."""
         made = ScoredClips(self.networks)
-        reward = None if self.stage.reward is None else build_reward_settings(self.stage.reward)
-        spool = None if reward is None else FrameSpool(self.folder / "shown", reward.frames)
-        texts = self.conditions.texts
+        spool, texts = self.spool(step), self.conditions.texts
+        if spool is not None and self.ranks.first:
+            spool.remove()
+        self.ranks.wait()
 
         def generated(rows: list[int]) -> Tensor:
             return self.generate(dit, self._noise(rows), [self.conditions.asked[row] for row in rows])
@@ -115,9 +116,28 @@ class Scoring:
         values += reward_metrics(
             made.small, texts, judge=judge, card=card, calibrated=self.calibrated, keys=self.conditions.names
         )
-        if reward is not None and spool is not None:
-            values += self._reward(reward, spool)
+        self.ranks.wait()
+        if spool is not None and self.ranks.first:
+            spool.close()
         return values
+
+    def spool(self, step: int) -> FrameSpool | None:
+        """Frames of the clips generated after ``step`` updates, for the reward model; None where none is asked."""
+        if self.stage.reward is None:
+            return None
+        return FrameSpool(self.folder / "shown" / f"step_{step:07d}", self.stage.reward.frames)
+
+    def reward(self, step: int) -> list[MetricValue]:
+        """What the reward model says of the clips of :meth:`scores`. The first rank asks, and tells the others."""
+        spool, values = self.spool(step), list[MetricValue]()
+        if spool is not None and self.stage.reward is not None and self.ranks.first:
+            names, texts = self.conditions.names, [text or "" for text in self.conditions.texts]
+            keys = [f"{place}:{name}" for place, name in enumerate(names)]
+            settings = build_reward_settings(self.stage.reward, REWARD_SEED)
+            store = self.folder / "reward.jsonl"
+            result = score_videos(spool.videos(len(texts)), keys, texts, settings, store, self.progress)
+            values = reward_values(result, names)
+        return self.ranks.share(values)
 
     def baselines(self) -> list[MetricValue]:
         """Distances of decoded Gaussian latents and of reconstructions: where a probe starts, and what bounds it."""
@@ -227,19 +247,6 @@ class Scoring:
     def _noise(self, rows: list[int]) -> Tensor:
         shape = self.cache.latents.shape[1:]
         return torch.stack([torch.randn(shape, generator=torch_generator(SCORE_SEED, "sample", row)) for row in rows])
-
-    def _reward(self, settings: Any, spool: FrameSpool) -> list[MetricValue]:
-        """Asked by the first rank, which then tells the others."""
-        values: list[MetricValue] = []
-        self.ranks.wait()
-        if self.ranks.first:
-            names, texts = self.conditions.names, [text or "" for text in self.conditions.texts]
-            keys = [f"{place}:{name}" for place, name in enumerate(names)]
-            store = self.folder / "reward.jsonl"
-            result = score_videos(spool.videos(len(texts)), keys, texts, settings, store, self.progress)
-            values = reward_values(result, names)
-            spool.remove()
-        return self.ranks.share(values)
 
     def _denormalize(self, latents: Tensor) -> Tensor:
         return (latents.cpu().double() * _column(self.cache.std) + _column(self.cache.mean)).float()

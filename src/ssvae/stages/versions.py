@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from ssvae.metrics import protocol
+from ssvae.metrics.diffusion_loss import LOSS_PROTOCOL, TIME_PROTOCOL
+from ssvae.metrics.fdd import FDD_PROTOCOL
+from ssvae.metrics.fvd import FVD_PROTOCOL
 from ssvae.metrics.mask_robustness import MASK_PROTOCOL
+from ssvae.metrics.recon import LPIPS_PROTOCOL
 from ssvae.models.dit import VideoDiT
 from ssvae.models.features import read_card
 from ssvae.objective import adversary, nll, vae_step, weighting
@@ -29,6 +33,13 @@ REGULARIZERS: dict[str, int] = {
     kind.name: kind.version for kind in (KL, LCR, Covariance, VisionFoundation, Predictive, Noise, EQ, LMR, SE)
 }
 """By the name of the term: only those that a cell uses count."""
+NETWORK_PROTOCOLS = {
+    "lpips_vgg": LPIPS_PROTOCOL,
+    "lpips_alex": LPIPS_PROTOCOL,
+    "dinov2": FDD_PROTOCOL,
+    "i3d": FVD_PROTOCOL,
+}
+"""By the network from outside that a metric needs: only those that a cell uses count."""
 _TRAINING = {
     "data": DATA,
     "vae": VAE,
@@ -66,6 +77,7 @@ VERSIONS: dict[str, dict[str, object]] = {
     "dit": {"dit": VideoDiT.version, "loop": dit_loop.VERSION},
     "probe": {
         "probe": PROBE,
+        "protocols": [LOSS_PROTOCOL, TIME_PROTOCOL],
         "networks": [read_card(name).sha256 for name in ("probe_features", "probe_judge")],
     },
 }

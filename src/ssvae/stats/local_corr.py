@@ -79,12 +79,20 @@ def check_window(grid: tuple[int, int, int], window: Window) -> None:
 def default_window(grid: tuple[int, int, int]) -> Window:
     """The published (2,2,2) where it tiles the grid (F,H,W), with 1 along an axis that 2 does not divide.
 
-    Raises ValueError when neither height nor width is even: no small window then has spatial pairs.
+    Where height and width are both odd (45 x 79, say) the smallest odd side up to 7 that divides one of them. Raises
+    ValueError when there is none: no small window then has spatial pairs.
     """
     t, h, w = (2 if size % 2 == 0 else 1 for size in (grid[0] - 1, grid[1], grid[2]))
-    if h * w == 1:
-        raise ValueError(f"the latent grid {tuple(grid)} has odd height and width: choose a window that tiles it")
-    return t, h, w
+    if h * w > 1:
+        return t, h, w
+    for side in (3, 5, 7):
+        h, w = (side if size % side == 0 else 1 for size in (grid[1], grid[2]))
+        if h * w > 1:
+            return t, h, w
+    raise ValueError(
+        f"the latent grid {tuple(grid)} has a height and width that no side from 2 to 7 divides: no window of a few "
+        "latent pixels tiles it; take clips of another size"
+    )
 
 
 def channel_statistics(latent: Tensor, all_sum: AllSum | None = None) -> tuple[Tensor, Tensor]:

@@ -18,7 +18,8 @@ from ssvae.core.files import read_json
 from ssvae.core.identity import git_state
 from ssvae.core.paths import PROJECT, project_root
 from ssvae.core.progress import Progress
-from ssvae.stages.foreign import foreign_problems
+from ssvae.stages.conditions import told_problems
+from ssvae.stages.foreign import foreign_problems, reward_problems
 from ssvae.stages.plan import COMPUTED, cell_id, plan_cell
 from ssvae.stages.source import Source, open_source, synthetic_folder
 from ssvae.stages.trained import unsafe_here
@@ -66,6 +67,9 @@ def run_grid(cells: Sequence[Cell], overrides: Sequence[str]) -> int:
             print_problems(unusable)
             return 2
         every = _plan(cells, root, sources)
+        if absent := reward_problems([one.cell.cfg for one in every if _scores(one)]):
+            print_problems(absent)
+            return 2
         planned = distinct(every)
         if len(planned) < len(every):
             logger.info(
@@ -125,6 +129,10 @@ def _unusable(cells: Sequence[Cell], sources: Sources) -> list[str]:
             sources(data)
         except ValueError as error:
             problems[str(error)] = None
+    if not problems:
+        for cfg in (cell.cfg for cell in cells if "probe" in COMPUTED[cell.cfg.stage]):
+            probe = cfg.stages.probe
+            problems.update(dict.fromkeys(told_problems(probe, sources(probe.data))))
     return list(problems)
 
 
@@ -134,6 +142,11 @@ def _plan(cells: Sequence[Cell], root: Path, sources: Sources) -> list[PlannedCe
         plans = plan_cell(cell.cfg, root, lambda data: sources(data).fingerprint, lambda data: sources(data).conditions)
         planned.append(PlannedCell(cell, plans, cell_id(plans)))
     return planned
+
+
+def _scores(one: PlannedCell) -> bool:
+    """Is there a probe whose scores this call has to make?"""
+    return "probe" in one.plans and not one.plans["probe"].finished
 
 
 def _missing(planned: Sequence[PlannedCell]) -> list[str]:

@@ -120,7 +120,8 @@ class Scheduler:
             if plan.id in self._failures:
                 self._close(index, "failed", self._failures[plan.id])
                 return True
-            job = Job(one.cell.cfg, plan, one.plans, self._sources, self._root, Labelled(self._progress, one.label))
+            shown = Labelled(self._progress, f"{one.label}: {name}")
+            job = Job(one.cell.cfg, plan, one.plans, self._sources, self._root, shown)
             self._tracking.watch(index, name, plan.folder)
             try:
                 outcome = execute(job, wait=False)
@@ -161,7 +162,7 @@ class Scheduler:
 
 
 class Labelled:
-    """A progress that names the cell."""
+    """A progress that names the cell and the stage."""
 
     def __init__(self, progress: Progress, label: str) -> None:
         self._progress = progress

@@ -148,10 +148,11 @@ def test_wrong_axes_are_refused() -> None:
 def test_default_window_is_the_published_one_where_it_fits() -> None:
     assert default_window((5, 8, 8)) == (2, 2, 2)
     assert default_window((2, 8, 7)) == (1, 2, 1)
-    for grid in ((5, 8, 8), (2, 8, 7), (1, 5, 4)):
+    assert default_window((5, 45, 79)) == (2, 3, 1) and default_window((3, 5, 25)) == (2, 5, 5)
+    for grid in ((5, 8, 8), (2, 8, 7), (1, 5, 4), (5, 45, 79), (3, 5, 25), (2, 49, 11)):
         check_window(grid, default_window(grid))
-    with pytest.raises(ValueError, match="odd height and width"):
-        default_window((3, 5, 5))
+    with pytest.raises(ValueError, match="another size"):
+        default_window((3, 11, 13))
 
 
 def test_gradient_of_expanded_and_sliced_latents() -> None:
