@@ -6,6 +6,7 @@ import copy
 import shutil
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 import torch
 from diffusers import AutoencoderKLWan
@@ -18,6 +19,7 @@ from ssvae.models.statistics import LatentStatistics
 from ssvae.models.vae import VideoVAE
 from ssvae.models.weights import save_vae
 from ssvae.stages.finished import settle, shape_of
+from ssvae.stages.init import weights_fingerprint
 from ssvae.stages.plan import StagePlan, plan_cell
 from tiny_runs import TINY_DATA
 
@@ -83,6 +85,42 @@ def test_one_command_line_takes_names_folders_and_files(ours: Path, wan: Path) -
     assert [cell.cfg.vae.weights for cell in cells] == ["wan21", str(ours), str(wan)]
 
 
+def test_different_weights_under_one_file_name_are_told_apart(wan: Path, tmp_path: Path) -> None:
+    """Two exports are both called ``plain``; the same weights in two places stay one VAE."""
+    torch.manual_seed(1)
+    other = AutoencoderKLWan(
+        base_dim=4, z_dim=4, dim_mult=[1, 1, 1, 1], num_res_blocks=1, latents_mean=[0.0] * 4, latents_std=[1.0] * 4
+    )
+    places = [tmp_path / name / "plain" for name in "abc"]
+    shutil.copytree(wan, places[0])
+    shutil.copytree(wan, places[1])
+    other.save_pretrained(places[2])
+    sizes = ("stage=measure", "score.block=[2,4,4]")
+    cells = configs(f"vae={','.join(map(str, places))}", *sizes)
+    assert settle(cells) == []
+    a, b, c = (cfg.vae.name for cfg in cells)
+    assert a == b != c and all(name.startswith("plain-") for name in (a, b, c))
+    assert settle(cells) == [] and [cfg.vae.name for cfg in cells] == [a, b, c], "once and for all"
+    (alone,) = configs(f"vae={places[0]}", *sizes)
+    assert settle([alone]) == [] and alone.vae.name == "plain"
+
+
+def test_a_network_from_the_local_cache_counts_as_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(b"weights")
+    found = {"config.json": str(folder / "config.json"), "model.safetensors": str(folder / "model.safetensors")}
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda repository, file: found.get(file))
+    weights_fingerprint.cache_clear()
+    assert weights_fingerprint("networks.dinov2", "some/name") == weights_fingerprint("networks.dinov2", str(folder))
+    found.clear()
+    weights_fingerprint.cache_clear()
+    absent = weights_fingerprint("networks.dinov2", "some/name")
+    assert absent != weights_fingerprint("networks.dinov2", str(folder))
+    assert absent != weights_fingerprint("networks.dinov2", "other/name")
+
+
 def test_only_measuring_and_probing_are_planned(wan: Path) -> None:
     (cfg,) = configs(f"vae={wan}", "stage=all")
     assert list(plans(cfg)) == PROBED
@@ -116,6 +154,7 @@ def test_identity_of_what_is_trained_here_does_not_know_of_finished_vaes() -> No
         (("vae.weights=wan21",), "leave it out"),
         (("vae.base_channels=null",), "vae.base_channels"),
         (("vae=wan2", "stage=measure"), "did you mean wan2"),
+        (("vae=wan21", "stage=measure", "channels=16,48"), "brings its own channels"),
     ],
 )
 def test_what_makes_no_sense_is_said(overrides: tuple[str, ...], said: str) -> None:
