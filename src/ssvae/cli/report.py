@@ -14,8 +14,9 @@ HELP = "rebuild table and figures of a sweep from its run folders"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("sweep", metavar="SWEEP", help="name of a folder under runs/sweeps")
     parser.add_argument(
-        "--baseline", default="none", metavar="REG",
-        help="the regulariser whose final score the others are to reach (default: none)",
+        "--baseline", default="none", metavar="FIELD=VALUE",
+        help="whose final score the others are to reach: a regulariser (none, reg=lcr) or a VAE (vae=wan22, across "
+        "channels); default: none",
     )  # fmt: skip
 
 

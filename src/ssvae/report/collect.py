@@ -10,10 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from ssvae.core.identity import fingerprint
 from ssvae.core.types import Direction, MetricValue
+from ssvae.report.collect_settings import probe_settings, vae_settings
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +49,8 @@ class CellRow:
 
     fields: the swept values, :data:`FIELDS` and others. status: running, finished, failed or killed; reason: why it is
     not finished. metrics, curves: by name; where two stages give the same name, the later stage counts. stages: name ->
-    folder. origins: metric -> the stage that measured it. probe: identity of the probe's settings, None without one.
+    folder. origins: metric -> the stage that measured it. probe, vae: identities of their settings but for the seed
+    (:mod:`ssvae.report.collect_settings`), None where they are not recorded. sweep: the one it was read from.
     """
 
     cell_id: str
@@ -63,6 +62,8 @@ class CellRow:
     stages: Mapping[str, str] = field(default_factory=dict)
     origins: Mapping[str, str] = field(default_factory=dict)
     probe: str | None = None
+    vae: str | None = None
+    sweep: str = ""
 
     def value(self, metric: str) -> float | None:
         """The metric's value, None where it was not measured or is NaN."""
@@ -149,8 +150,20 @@ def read_cell(root: Path, path: Path) -> CellRow:
             reason = f"{where} is not there or not finished: run the sweep's command again to make stage {stage}"
             logger.warning("cell %s: %s", cell["cell_id"], reason)
     stages = cell["stages"]
-    probe = _probe_settings([root / stages[name] / "config.yaml" for name in ("dit", "probe") if name in stages])
-    return CellRow(cell["cell_id"], cell["fields"], cell["status"], reason, metrics, curves, stages, origins, probe)
+    folders = {name: root / where for name, where in stages.items()}
+    return CellRow(
+        cell["cell_id"],
+        cell["fields"],
+        cell["status"],
+        reason,
+        metrics,
+        curves,
+        stages,
+        origins,
+        probe_settings(folders),
+        vae_settings(folders),
+        path.parent.parent.name,
+    )
 
 
 def check_protocols(rows: Sequence[CellRow]) -> None:
@@ -228,20 +241,6 @@ def _curves(path: Path) -> dict[str, Curve]:
 
 def _numbers(values: Sequence[float | None]) -> tuple[float, ...]:
     return tuple(math.nan if value is None else float(value) for value in values)
-
-
-def _probe_settings(paths: Sequence[Path]) -> str | None:
-    """Of everything that a probe was told but its seed, its VAE and what it was trained on, by the configs of its
-    stages; None where that is not recorded."""
-    told = []
-    for path in (path for path in paths if path.exists()):
-        try:
-            config = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except yaml.YAMLError as error:
-            remedy = "remove it and run the sweep's command again"
-            raise ValueError(f"{path} is not valid YAML ({error}): {remedy}") from error
-        told.append({key: value for key, value in config.items() if key not in ("seed", "parents", "vae")})
-    return fingerprint(told) if told else None
 
 
 def _read(path: Path) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Sequence
 
 from ssvae.core.types import MetricValue
@@ -92,6 +93,11 @@ def metric_order(names: Iterable[str]) -> list[str]:
     return sorted(set(names), key=key)
 
 
+def is_part(name: str) -> bool:
+    """Is a metric a part of another one, as a loss in a range of times is?"""
+    return re.search(r"_t\d+of\d+$", name) is not None
+
+
 def present(rows: Sequence[CellRow], names: Iterable[str]) -> list[str]:
     """Those of ``names`` that have a value in at least one row, in the given order."""
     return [name for name in names if any(row.value(name) is not None for row in rows)]
@@ -153,10 +159,15 @@ def groups(rows: Sequence[CellRow], names: Sequence[str]) -> dict[tuple[str, ...
     return found
 
 
-def baseline_of(row: CellRow, bases: Sequence[list[CellRow]]) -> list[CellRow]:
+def baseline_of(row: CellRow, bases: Sequence[list[CellRow]], ignored: Sequence[str] = ()) -> list[CellRow]:
     """The baseline setting whose other fields all equal the row's; of several the one that shares most, [] for none.
 
-    A baseline may lack a field that does not act on it, such as the strength of a regulariser it has not.
+    A baseline may lack a field that does not act on it, such as the strength of a regulariser it has not. Fields
+    ``ignored`` may differ.
     """
-    fitting = [base for base in bases if base[0].others.items() <= row.others.items()]
-    return max(fitting, key=lambda base: len(base[0].others), default=[])
+
+    def counted(base: list[CellRow]) -> dict[str, str]:
+        return {name: value for name, value in base[0].others.items() if name not in ignored}
+
+    fitting = [base for base in bases if counted(base).items() <= row.others.items()]
+    return max(fitting, key=lambda base: len(counted(base)), default=[])

@@ -1,9 +1,11 @@
-"""How many updates of the DiT a regulariser needs for the baseline's final score.
+"""How many updates of the DiT a regulariser, or a VAE, needs for the baseline's final score.
 
 Read from the probe's curves ``by_step/<metric>``: a score at each checkpoint, x in DiT updates.
 
-    target     final score of the baseline (``reg=none``): equal channels, resolution and other fields, and equal seed,
-               so that what the seeds share falls out; without that seed, the mean over the baseline's seeds
+    target     final score of the baseline (``reg=none``): same sweep and probe settings, equal channels, resolution and
+               other fields, and equal seed, so that what the seeds share falls out; without that seed, the mean over
+               the baseline's seeds. A baseline that is a VAE (``vae=wan22``) is compared across channels and
+               regularisers: these are the VAE's own
     updates    first checkpoint whose score is at least as good as the target, linearly interpolated from the checkpoint
                before. It is the first crossing, as one reads it off a figure: a curve may fall back behind the target
                later (``kept`` says whether it does)
@@ -28,6 +30,7 @@ from ssvae.report.columns import baseline_of, field_text, groups, metric_order, 
 
 PREFIX = "by_step/"
 """Curves of scores at checkpoints carry it before the metric's name."""
+_OF_A_VAE = ("reg", "channels", "weights")
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,24 +116,63 @@ def scored_metrics(rows: Sequence[CellRow]) -> list[str]:
     )
 
 
+def baseline_field(baseline: str) -> tuple[str, str]:
+    """``vae=wan22`` -> (``vae``, ``wan22``); a word alone is a regulariser: ``none`` -> (``reg``, ``none``)."""
+    name, equals, value = baseline.partition("=")
+    return (name, value) if equals else ("reg", baseline)
+
+
+def by_vae(baseline: str) -> bool:
+    """Is a VAE the baseline? Then channels, regulariser and weights may differ from its own."""
+    return baseline_field(baseline)[0] == "vae"
+
+
 def convergence(rows: Sequence[CellRow], baseline: str = "none") -> list[Convergence]:
     """Every finished cell and metric with scores at checkpoints, by metric, then in the order of the rows.
 
-    baseline: the regulariser (field ``reg``) whose final score is the target. Raises ValueError for mixed protocols,
-    updates that do not rise, and a baseline other than ``none`` that no cell has.
+    baseline: the cells whose final score is the target, as :func:`baseline_field` reads it; their field may differ in
+    the others. Rows of several sweeps or probes do not meet. Raises ValueError for mixed protocols, updates that do not
+    rise, and a baseline other than ``none`` that no finished cell is.
     """
     check_protocols(rows)
     done = [row for row in rows if row.status == "finished"]
-    regs = list(dict.fromkeys(field_text(row, "reg") for row in done))
-    if baseline != "none" and baseline not in regs:
-        raise ValueError(f"baseline '{baseline}' is no finished cell's reg: choose one of {', '.join(regs) or 'none'}")
-    found = []
+    name, value = baseline_field(baseline)
+    _check_baseline(done, baseline)
+    ignored = [name]
+    if by_vae(baseline):
+        ignored += [*_OF_A_VAE, *(field for field in other_fields(done) if field.startswith("vae."))]
+    same = [field for field in ("channels", "resolution", "reg") if field not in ignored]
+    place = {id(row): index for index, row in enumerate(rows)}
+    found: list[Convergence] = []
     for metric in scored_metrics(done):
+        ours = []
         scored = [row for row in done if (c := row.curves.get(PREFIX + metric)) is not None and _final(c) is not None]
-        for alike in groups(scored, ["channels", "resolution"]).values():
-            settings = list(groups(alike, ["reg", *other_fields(alike)]).items())
-            bases = [members for (reg, *_), members in settings if reg == baseline]
-            found += [_measure(row, metric, baseline_of(row, bases)) for row in alike]
+        for alike in _comparable(scored, same).values():
+            settings = groups(alike, ["reg", "channels", *other_fields(alike)]).values()
+            bases = [members for members in settings if field_text(members[0], name) == value]
+            ours += [_measure(row, metric, baseline_of(row, bases, ignored)) for row in alike]
+        found += sorted(ours, key=lambda one: place[id(one.row)])
+    return found
+
+
+def _check_baseline(done: Sequence[CellRow], baseline: str) -> None:
+    name, value = baseline_field(baseline)
+    if (name, value) == ("reg", "none"):
+        return
+    values = list(dict.fromkeys(text for row in done if (text := field_text(row, name))))
+    if not values and name != "reg":
+        known = dict.fromkeys(field for row in done for field in row.fields if field != "seed")
+        raise ValueError(f"baseline '{baseline}': no finished cell has a field {name}; there are {', '.join(known)}")
+    if value not in values:
+        there = ", ".join(values) or "none"
+        raise ValueError(f"baseline '{value}' is no finished cell's {name}: choose one of {there}")
+
+
+def _comparable(rows: Sequence[CellRow], same: Sequence[str]) -> dict[tuple[object, ...], list[CellRow]]:
+    """Rows of one sweep and one probe, with equal fields ``same``."""
+    found: dict[tuple[object, ...], list[CellRow]] = {}
+    for row in rows:
+        found.setdefault((row.sweep, row.probe, *(field_text(row, name) for name in same)), []).append(row)
     return found
 
 
@@ -141,6 +183,7 @@ def speed_ups(found: Sequence[Convergence]) -> list[SpeedUp]:
         if one.crossing is not None:
             key = (
                 one.metric,
+                *(one.row.sweep, one.row.probe),
                 *(field_text(one.row, n) for n in ("reg", "channels", "resolution")),
                 str(one.row.others),
             )

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from ssvae.report.collect import CellRow, Curve
-from ssvae.report.columns import field_text, groups, heading, other_fields
+from ssvae.report.columns import field_text, groups, heading, is_part, other_fields
 from ssvae.report.convergence import PREFIX, Convergence
 from ssvae.report.palette import FIGURE_STYLE, Look, looks
 
@@ -28,14 +28,19 @@ _LEGEND_INCH = 2.3
 
 
 def convergence_figure(found: Sequence[Convergence], sweep: str) -> Figure:
-    """A row of panels for each score, a column for each channel count and resolution.
+    """A row of panels for each score, a column for each channel count and resolution (one for all channel counts where
+    the baseline is compared across them).
 
     ``found`` comes from :func:`~ssvae.report.convergence.convergence` and holds at least one entry. Equal input gives
     equal bytes through :func:`~ssvae.report.figures.save_figure`.
     """
-    metrics = list(dict.fromkeys(one.metric for one in found))
+    everything = list(dict.fromkeys(one.metric for one in found))
+    # Parts of a score are in the tables: beside the whole they would make a figure that nobody can take in.
+    metrics = [name for name in everything if not is_part(name)] or everything
     rows = list({one.row.cell_id: one.row for one in found}.values())
-    sizes = list(dict.fromkeys(_size(row) for row in rows))
+    # Where a baseline is compared across channel counts, one panel shows them all.
+    across = any(field_text(base, "channels") != field_text(one.row, "channels") for one in found for base in one.bases)
+    sizes = list(dict.fromkeys(_size(row, across) for row in rows))
     styles = {look.row.cell_id: look for look in looks(rows)}
     width = max(_WIDTH * len(sizes), 1.7 * _WIDTH)
     with mpl.rc_context(FIGURE_STYLE):
@@ -43,13 +48,8 @@ def convergence_figure(found: Sequence[Convergence], sweep: str) -> Figure:
         grid = figure.subplots(len(metrics), len(sizes), squeeze=False)
         for line, metric in zip(grid, metrics, strict=True):
             for axes, size in zip(line, sizes, strict=True):
-                mine = [
-                    one
-                    for one in found
-                    if one.metric == metric
-                    and tuple(field_text(one.row, n) for n in ("channels", "resolution")) == size
-                ]
-                _panel(axes, mine, styles)
+                mine = [one for one in found if one.metric == metric and _size(one.row, across) == size]
+                _panel(axes, mine, styles, across)
                 axes.set_title(f"{size[0]} channels, {size[1]} px", loc="left")
                 axes.set_xlabel("DiT updates")
             measured = [one.row for one in found if one.metric == metric and metric in one.row.metrics]
@@ -58,15 +58,17 @@ def convergence_figure(found: Sequence[Convergence], sweep: str) -> Figure:
         below = "\n".join(textwrap.wrap(DEFINITION, int(width * _LETTERS)))
         figure.suptitle(f"{title}\n{below}", x=0.01, ha="left", fontsize=9)
         columns = max(1, min(4, int(width / _LEGEND_INCH)))
-        figure.legend(handles=_legend(rows, styles), loc="outside lower center", ncols=columns, handlelength=3.2)
+        figure.legend(
+            handles=_legend(rows, styles, across), loc="outside lower center", ncols=columns, handlelength=3.2
+        )
     return figure
 
 
-def _size(row: CellRow) -> tuple[str, str]:
-    return field_text(row, "channels"), field_text(row, "resolution")
+def _size(row: CellRow, across: bool) -> tuple[str, str]:
+    return "all" if across else field_text(row, "channels"), field_text(row, "resolution")
 
 
-def _panel(axes: Axes, found: Sequence[Convergence], styles: dict[str, Look]) -> None:
+def _panel(axes: Axes, found: Sequence[Convergence], styles: dict[str, Look], across: bool) -> None:
     if not found:
         axes.text(0.5, 0.5, "not scored", transform=axes.transAxes, ha="center")
         return
@@ -77,7 +79,8 @@ def _panel(axes: Axes, found: Sequence[Convergence], styles: dict[str, Look]) ->
     for setting in _settings(found):
         look = styles[setting[0].row.cell_id]
         x, middle, low, high = _mean_and_band([one.row.curves[PREFIX + one.metric] for one in setting])
-        axes.plot(x, middle, color=look.colour, marker=look.marker, fillstyle=look.fill, markersize=3.8)
+        dash = look.dash if across else "-"
+        axes.plot(x, middle, color=look.colour, linestyle=dash, marker=look.marker, fillstyle=look.fill, markersize=3.8)
         if low is not None and high is not None:
             axes.fill_between(x, low, high, color=look.colour, alpha=0.15, linewidth=0)
         for one in setting:
@@ -91,7 +94,8 @@ def _settings(found: Sequence[Convergence]) -> list[list[Convergence]]:
     """Cells that are equal but for the seed, in order of appearance."""
     alike: dict[tuple[object, ...], list[Convergence]] = {}
     for one in found:
-        alike.setdefault((field_text(one.row, "reg"), *one.row.others.items()), []).append(one)
+        key = (field_text(one.row, "reg"), field_text(one.row, "channels"), *one.row.others.items())
+        alike.setdefault(key, []).append(one)
     return list(alike.values())
 
 
@@ -110,13 +114,14 @@ def _mean_and_band(
     return shared, middle, [min(some) for some in values], [max(some) for some in values]
 
 
-def _legend(rows: Sequence[CellRow], styles: dict[str, Look]) -> list[Line2D]:
-    """One entry a regulariser and value of other fields: panels tell channels and resolution apart."""
+def _legend(rows: Sequence[CellRow], styles: dict[str, Look], across: bool) -> list[Line2D]:
+    """One entry a regulariser and value of other fields; channel counts too where a panel does not tell them apart."""
     handles = []
-    for members in groups(rows, ["reg", *other_fields(rows)]).values():
+    for members in groups(rows, ["reg", *other_fields(rows), *(["channels"] if across else [])]).values():
         look = styles[members[0].cell_id]
-        label = ", ".join([field_text(look.row, "reg"), *(f"{k}={v}" for k, v in look.row.unusual.items())])
-        handles.append(
-            Line2D([], [], color=look.colour, marker=look.marker, fillstyle=look.fill, markersize=3.8, label=label)
-        )
+        channels = [f"{field_text(look.row, 'channels')} channels"] if across else []
+        label = ", ".join([field_text(look.row, "reg"), *channels, *(f"{k}={v}" for k, v in look.row.unusual.items())])
+        handle = Line2D([], [], color=look.colour, marker=look.marker, fillstyle=look.fill, markersize=3.8, label=label)
+        handle.set_linestyle(look.dash if across else "-")
+        handles.append(handle)
     return handles

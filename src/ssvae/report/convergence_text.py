@@ -8,14 +8,19 @@ from collections.abc import Sequence
 
 from ssvae.report.collect import FIELDS, Curve
 from ssvae.report.columns import field_text, heading, other_fields, rounded
-from ssvae.report.convergence import PREFIX, Convergence, SpeedUp, speed_ups
+from ssvae.report.convergence import PREFIX, Convergence, SpeedUp, by_vae, speed_ups
 from ssvae.report.table import TableNotes, markdown_table
 
+_SAME = "the same probe settings, channels, resolution, other fields"
+_SAME_VAE = "the same probe settings, resolution, other fields"
+_ACROSS = """ \
+The baseline is a VAE and the others are other VAEs: they are compared across channel counts, regularisers and \
+weights, all that makes a VAE. Channels move how hard latents are to model, so this ranks whole VAEs and explains none \
+of them."""
 _READING = """\
 How many updates of the DiT a setting needs for the score that the baseline has at its last checkpoint.
 
-- Target: the baseline's final score at the same channels, resolution, other fields and seed (without that seed: the \
-mean over its seeds).
+- Target: the baseline's final score at {same} and seed (without that seed: the mean over its seeds).{across}
 - Updates to target: the first checkpoint at least as good, linearly interpolated from the one before. It is the first \
 crossing, as read off a figure; "falls back" counts seeds that are behind the target again at a later checkpoint.
 - Speed-up: updates of the baseline's last checkpoint over updates to target; over seeds the geometric mean with its \
@@ -29,14 +34,15 @@ only a clearly larger one means anything."""
 def convergence_csv(found: Sequence[Convergence]) -> str:
     """CSV text, one line a cell and metric, full precision.
 
-    Columns: metric, direction, the cell's fields, cell_id, final (score at the last checkpoint), baseline_seed, target,
-    baseline_updates, outcome (``reached``, ``at first checkpoint``, ``not reached``, ``no target``), updates, speed_up,
-    kept (yes, no); numbers that do not exist are empty.
+    Columns: metric, direction, the cell's fields, cell_id, final (score at the last checkpoint), baseline_seed,
+    baseline_channels, target, baseline_updates, outcome (``reached``, ``at first checkpoint``, ``not reached``,
+    ``no target``), updates, speed_up, kept (yes, no); numbers that do not exist are empty.
     """
     others = other_fields([one.row for one in found])
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    head = ["final", "baseline_seed", "target", "baseline_updates", "outcome", "updates", "speed_up", "kept"]
+    head = ["final", "baseline_seed", "baseline_channels", "target", "baseline_updates"]
+    head += ["outcome", "updates", "speed_up", "kept"]
     writer.writerow(["metric", "direction", *FIELDS, *others, "cell_id", *head])
     for one in found:
         crossing = one.crossing
@@ -49,7 +55,7 @@ def convergence_csv(found: Sequence[Convergence]) -> str:
                 *(field_text(one.row, name) for name in (*FIELDS, *others)),
                 one.row.cell_id,
                 repr(one.final),
-                " ".join(dict.fromkeys(field_text(base, "seed") for base in one.bases)),
+                *(" ".join(dict.fromkeys(field_text(base, n) for base in one.bases)) for n in ("seed", "channels")),
                 *(_full(value) for value in (one.target, one.baseline_updates)),
                 _outcome(one),
                 *(_full(value) for value in (updates, one.speed_up)),
@@ -62,7 +68,8 @@ def convergence_csv(found: Sequence[Convergence]) -> str:
 def convergence_markdown(found: Sequence[Convergence], notes: TableNotes, baseline: str) -> str:
     """Markdown text: how to read it, then one table a metric, one line a setting."""
     parts = [f"# Sweep {notes.sweep}: score against updates", f"Made by `{notes.command}`; baseline: `{baseline}`."]
-    parts.append(_READING)
+    across = by_vae(baseline)
+    parts.append(_READING.format(same=_SAME_VAE if across else _SAME, across=_ACROSS if across else ""))
     summaries = speed_ups(found)
     for metric in dict.fromkeys(one.metric for one in found):
         mine = [summary for summary in summaries if summary.cells[0].metric == metric]
@@ -82,7 +89,10 @@ def _title(found: Sequence[Convergence], metric: str) -> str:
 def _why_not(found: Sequence[Convergence], metric: str, baseline: str) -> str:
     if all(one.direction == "none" for one in found if one.metric == metric):
         return "This score has no better side: there is nothing to reach."
-    return f"No finished cell of `{baseline}` at the same channels, resolution and other fields has this score."
+    same = _SAME_VAE if by_vae(baseline) else _SAME
+    vaes = dict.fromkeys(text for one in found if (text := field_text(one.row, "vae")))
+    hint = f" Finished VAEs have one by name: `--baseline vae={next(iter(vaes))}`." if vaes else ""
+    return f"No finished cell of `{baseline}` at {same} has this score.{hint}"
 
 
 def _table(summaries: Sequence[SpeedUp]) -> str:

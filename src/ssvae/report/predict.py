@@ -5,25 +5,40 @@ statistic  what is known without training a diffusion model: everything the meas
 score      what a trained probe says: its directed metrics, and updates to the baseline's final score
 VAE        cells that differ only by seed, or that share a trained VAE or its latents, count as one: they are drawn
            and exchanged together (:mod:`ssvae.stats.rank_correlation`)
+family     main: a few statistics fixed beforehand (:data:`MAIN`), adjusted over themselves; the rest is exploratory
 within     the same correlation inside each group of equal channels, resolution and probe settings, averaged:
            channel counts move statistics and scores at once, and would make predictors out of nothing
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 
-from ssvae.core.types import Direction, MetricValue
-from ssvae.report.collect import CellRow, check_protocols, collect
-from ssvae.report.columns import BASELINES, example, metric_order
-from ssvae.report.convergence import convergence
+from ssvae.core.types import Direction
+from ssvae.report.collect import CellRow, check_protocols
+from ssvae.report.columns import BASELINES, example, is_part, metric_order
+from ssvae.report.predict_cells import distinct_vaes
 from ssvae.stats.rank_correlation import RankCorrelation, holm, rank_correlation
 
-STEPS = "steps_to_baseline_"
-"""Scores made of updates to the baseline's final score; never reaching it ranks last."""
+MAIN = (
+    "psnr_db",
+    "local_correlation",
+    "dct_high_share",
+    "dct_dc_share",
+    "explained_variance_8",
+    "participation_ratio",
+    "viv",
+    "mode_strength_flow_time_mean",
+    "kl_per_dim",
+    "psnr_noise_0.4_db",
+    "psnr_masked_0.5_db",
+)
+"""The main family: what is said to make latents diffuse well, not what did so in a sweep. It was written down when a
+first small sweep of 11 regularisers at 48 channels was there: for that one it is not blind. Every further name costs
+power, so what only repeats these (other k, other noise) stays outside."""
 FEWEST = 5
 """Distinct VAEs below which nothing is computed."""
 ENOUGH = 8
@@ -34,15 +49,16 @@ HEADLINE = ("fvd", "fdd", "reward_mean", "probe_fd", "diffusion_loss")
 """The score by which statistics are sorted and drawn, unless one is named: the first of these that is there."""
 
 _WITHOUT_DIFFUSION = ("_gaussian", "_reconstruction")
-_NO_VAE = ("base", "dit_base", "dit", "probe")
-"""Stages whose folder does not tell one VAE from another."""
+_PROBES = ("dit_base", "dit", "probe")
+"""Stages that train a diffusion model, or score one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Relation:
     """One statistic against one score. spearman: over all cells; within: at equal channels, resolution and probe.
 
-    p_adjusted: Holm over the statistics of this score. strata: how many such groups there are.
+    main: of the main family. p_adjusted: Holm over that family, for the others over all statistics of this score.
+    strata: how many such groups there are.
     """
 
     statistic: str
@@ -52,6 +68,7 @@ class Relation:
     kendall: float
     within: RankCorrelation | None
     strata: int
+    main: bool = False
     p_adjusted: float = 1.0
 
     @property
@@ -60,6 +77,11 @@ class Relation:
         if self.spearman.value == 0:
             return ""
         return "higher: better" if (self.spearman.value > 0) == (self.direction == "up") else "higher: worse"
+
+    @property
+    def concluded(self) -> bool:
+        """Is the verdict a sign?"""
+        return bool(self.sign) and not self._doubt()
 
     @property
     def verdict(self) -> str:
@@ -87,7 +109,10 @@ class Relation:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """relations: by score (:attr:`scores`, the headline first), strongest first. left_out: name -> why."""
+    """relations: by score (:attr:`scores`, the headline first), the main family first, strongest first.
+
+    left_out: name -> why. agreement: Spearman's rho of two scores, each turned so that more is better.
+    """
 
     rows: tuple[CellRow, ...]
     relations: tuple[Relation, ...]
@@ -95,39 +120,34 @@ class Prediction:
     left_out: dict[str, str]
     vaes: int
     strata: int
+    agreement: dict[tuple[str, str], float] = field(default_factory=dict)
 
-    def of(self, score: str) -> list[Relation]:
-        """The relations of one score, strongest first."""
-        return [relation for relation in self.relations if relation.score == score]
+    def of(self, score: str, main: bool | None = None) -> list[Relation]:
+        """The relations of one score, strongest first; ``main``: only those of the main family, or of the others."""
+        return [one for one in self.relations if one.score == score and main in (None, one.main)]
 
-
-def collect_sweeps(root: Path, sweeps: Sequence[str]) -> list[CellRow]:
-    """Finished cells of all sweeps, each piece of work once, though several sweeps may share it.
-
-    Raises ValueError for an unknown sweep, and for a metric with two protocols, naming it and the cells.
-    """
-    found: dict[Hashable, CellRow] = {}
-    for sweep in dict.fromkeys(sweeps):
-        for row in collect(root, sweep):
-            if row.status == "finished" and row.reason is None:
-                found.setdefault(tuple(sorted(row.stages.items())), row)
-    check_protocols(list(found.values()))
-    return list(found.values())
+    @property
+    def shown(self) -> list[str]:
+        """Scores that are no part of another, as a loss at some noise levels is; the headline is always there."""
+        return [name for k, name in enumerate(self.scores) if k == 0 or not is_part(name)]
 
 
-def predict(rows: Sequence[CellRow], scores: Sequence[str] | None = None) -> Prediction:
+def predict(rows: Sequence[CellRow], scores: Sequence[str] | None = None, main: Sequence[str] = MAIN) -> Prediction:
     """Rank correlation of every statistic with every score; the first of ``scores`` is the headline.
 
-    Raises ValueError for mixed protocols, a score that is unknown or has no better side, and fewer than :data:`FEWEST`
-    distinct VAEs with the headline score. Other scores and statistics that nothing can be said of are left out by name.
+    rows: as :func:`~ssvae.report.predict_cells.collect_sweeps` gives them. main: names of the main family; those that
+    no cell has do not count. Raises ValueError for mixed protocols, a score that is unknown or has no better side, and
+    fewer than :data:`FEWEST` distinct VAEs with the headline score. Other scores and statistics that nothing can be
+    said of are left out by name.
     """
     check_protocols(rows)
-    cells = with_steps_to_baseline(rows)
+    cells = list(rows)
     vaes = distinct_vaes(cells)
     wanted = _scores(cells, scores)
     _check_enough(cells, vaes, wanted[0])
     strata = [(str(row.fields.get("channels")), str(row.fields.get("resolution")), row.probe) for row in cells]
-    names = statistics(cells, wanted)
+    # The main family first: of two names for one number, its name stays.
+    names = sorted(statistics(cells, wanted), key=lambda name: name not in main)
     left_out = {name: "the same in all cells" for name in names if _constant(cells, name)}
     for place, name in enumerate(names):
         earlier = (other for other in names[:place] if other not in left_out)
@@ -151,13 +171,13 @@ def predict(rows: Sequence[CellRow], scores: Sequence[str] | None = None) -> Pre
             if isinstance(relation, str):
                 left_out[f"{name} with {score}"] = relation
             else:
-                found.append(relation)
-        adjusted = holm([relation.spearman.p_value for relation in found])
-        found = [replace(one, p_adjusted=p) for one, p in zip(found, adjusted, strict=True)]
-        relations += sorted(found, key=lambda one: (-abs(one.spearman.value), one.statistic))
+                found.append(replace(relation, main=name in main))
+        relations += sorted(_adjusted(found), key=lambda one: (not one.main, -abs(one.spearman.value), one.statistic))
     if wanted[0] not in kept:
         raise ValueError(f"{wanted[0]} is the same in all cells: nothing can predict it; name another with --scores")
-    return Prediction(tuple(cells), tuple(relations), tuple(kept), left_out, len(set(vaes)), len(set(strata)))
+    agreement = {(a, b): rho for a, b in itertools.combinations(kept, 2) if (rho := _agree(cells, a, b)) is not None}
+    groups = len(set(strata))
+    return Prediction(tuple(cells), tuple(relations), tuple(kept), left_out, len(set(vaes)), groups, agreement)
 
 
 def statistics(rows: Sequence[CellRow], scores: Sequence[str] = ()) -> list[str]:
@@ -166,52 +186,24 @@ def statistics(rows: Sequence[CellRow], scores: Sequence[str] = ()) -> list[str]
         name
         for row in rows
         for name, stage in row.origins.items()
-        if stage != "probe" or name.endswith(_WITHOUT_DIFFUSION)
+        if stage not in _PROBES or name.endswith(_WITHOUT_DIFFUSION)
     }
     return metric_order(names - set(scores) - set(BASELINES))
 
 
-def with_steps_to_baseline(rows: Sequence[CellRow]) -> list[CellRow]:
-    """The rows with a metric ``steps_to_baseline_<metric>`` for each score at checkpoints that has a target.
-
-    Infinite where the target is never reached: of ranks, only that it is the last.
-    """
-    added: dict[int, dict[str, float]] = {}
-    place = {id(row): index for index, row in enumerate(rows)}
-    for one in convergence(rows):
-        if one.crossing is not None:
-            updates = math.inf if one.crossing.updates is None else one.crossing.updates
-            added.setdefault(place[id(one.row)], {})[STEPS + one.metric] = updates
-    return [_with_updates(row, added.get(index, {})) for index, row in enumerate(rows)]
+def _adjusted(found: Sequence[Relation]) -> list[Relation]:
+    """With Holm's adjusted p: of the main family over itself, of the others over all that were tried."""
+    everything = holm([one.spearman.p_value for one in found])
+    family = iter(holm([one.spearman.p_value for one in found if one.main]))
+    return [replace(one, p_adjusted=next(family) if one.main else p) for one, p in zip(found, everything, strict=True)]
 
 
-def distinct_vaes(rows: Sequence[CellRow]) -> list[int]:
-    """One number a cell, equal for cells that differ only by seed or share a stage other than base and probe."""
-    parent = list(range(len(rows)))
-
-    def root(index: int) -> int:
-        while parent[index] != index:
-            index = parent[index]
-        return index
-
-    seen: dict[Hashable, int] = {}
-    for index, row in enumerate(rows):
-        settings = tuple(sorted((name, str(value)) for name, value in row.fields.items() if name != "seed"))
-        folders = [where for stage, where in row.stages.items() if stage not in _NO_VAE]
-        for key in (settings, *folders):
-            first = seen.setdefault(key, index)
-            parent[max(root(first), root(index))] = min(root(first), root(index))
-    return [root(index) for index in range(len(rows))]
-
-
-def _with_updates(row: CellRow, updates: dict[str, float]) -> CellRow:
-    protocol = "first_crossing/1;baseline=none;linear between checkpoints"
-    metrics = {name: MetricValue(name, value, "updates", "down", 1, None, protocol) for name, value in updates.items()}
-    return replace(
-        row,
-        metrics={**row.metrics, **metrics},
-        origins={**row.origins, **dict.fromkeys(metrics, "probe")},
-    )
+def _agree(rows: Sequence[CellRow], one: str, other: str) -> float | None:
+    known = [(a, b) for row in rows if (a := row.value(one)) is not None and (b := row.value(other)) is not None]
+    found = rank_correlation([a for a, _ in known], [b for _, b in known], draws=1) if known else None
+    if found is None:
+        return None
+    return found.value if example(rows, one).direction == example(rows, other).direction else -found.value
 
 
 def _equal(rows: Sequence[CellRow], one: str, other: str) -> bool:

@@ -1,4 +1,4 @@
-"""The strongest statistics against a score: one small panel each, a point a cell, seeds of one setting joined."""
+"""The main statistics against a score: one small panel each, a point a cell, seeds of one setting joined."""
 
 from __future__ import annotations
 
@@ -17,49 +17,62 @@ from ssvae.report.palette import FIGURE_STYLE, Fill, Look, looks
 from ssvae.report.predict import Prediction, Relation
 from ssvae.report.predict_text import strongest
 
-PANELS = 6
-_COLUMNS = 3
+PANELS = 12
+_COLUMNS = 4
+_WIDTH = 3.3
 _FILLS: tuple[Fill, ...] = ("full", "none", "left", "right")
 _NEVER = 0.12  # how far above the largest score "not reached" stands, in its range
 
 
 def predict_figure(prediction: Prediction, title: str) -> Figure:
-    """Small multiples of the headline score; of statistics that differ by a number only, the strongest.
+    """Small multiples of the headline score: the main family; without one, the strongest of each family of names.
 
-    Colour and marker: regulariser; filling: channel count. Equal input gives equal bytes through
+    Colour and marker: regulariser; filling: channel count; where there are several sweeps, a number: sweep. Equal
+    input gives equal bytes through
     :func:`~ssvae.report.figures.save_figure`.
     """
     score = prediction.scores[0]
-    relations = strongest(prediction.of(score), PANELS)
+    main = prediction.of(score, main=True)[:PANELS]
+    relations = main or strongest(prediction.of(score), PANELS)
+    what = "the main family" if main else "the strongest of each family of statistics"
+    columns = max(1, min(_COLUMNS, len(relations)))
     rows = [row for row in prediction.rows if row.value(score) is not None]
     fills = _fills(rows)
     styles = {id(row): look for row, look in zip(prediction.rows, looks(prediction.rows), strict=True)}
-    lines = max(1, math.ceil(len(relations) / _COLUMNS))
+    numbers = {sweep: str(k) for k, sweep in enumerate(dict.fromkeys(row.sweep for row in prediction.rows), 1)}
+    lines = max(1, math.ceil(len(relations) / columns))
     with mpl.rc_context(FIGURE_STYLE):
-        figure = Figure(figsize=(10.2, 3.1 * lines + 1.2), layout="constrained")
-        panels = figure.subplots(lines, _COLUMNS, squeeze=False).ravel().tolist()
+        figure = Figure(figsize=(max(_WIDTH * columns, 3 * _WIDTH), 3.0 * lines + 1.2), layout="constrained")
+        panels = figure.subplots(lines, columns, squeeze=False).ravel().tolist()
         for axes, relation in zip(panels, relations, strict=False):
-            _panel(axes, relation, rows, styles, fills)
+            _panel(axes, relation, rows, styles, fills, numbers)
         for axes in panels[len(relations) :]:
             axes.set_axis_off()
-        for axes in panels[::_COLUMNS]:
+        for axes in panels[::columns]:
             axes.set_ylabel(heading(rows, score))
         figure.suptitle(
-            f"{title}\nSpearman's ρ with 95 % interval; the strongest of each family of statistics. A line joins the "
-            "seeds of a setting.",
+            f"{title}\nSpearman's ρ with 95 % interval; {what}. A line joins the seeds of a setting.",
             x=0.01, ha="left", fontsize=9,
         )  # fmt: skip
-        figure.legend(handles=_legend(rows, styles, fills), loc="outside lower center", ncols=5)
+        figure.legend(handles=_legend(rows, styles, fills, numbers), loc="outside lower center", ncols=5)
     return figure
 
 
 def _panel(
-    axes: Axes, relation: Relation, rows: Sequence[CellRow], styles: dict[int, Look], fills: dict[str, Fill]
+    axes: Axes,
+    relation: Relation,
+    rows: Sequence[CellRow],
+    styles: dict[int, Look],
+    fills: dict[str, Fill],
+    numbers: dict[str, str],
 ) -> None:
     scores = [value for row in rows if (value := row.value(relation.score)) is not None and math.isfinite(value)]
     top = max(scores) + _NEVER * ((max(scores) - min(scores)) or 1.0) if scores else 1.0
     never = False
-    for members in groups(rows, ["reg", "channels", "resolution", *other_fields(rows)]).values():
+    settings = groups(rows, ["reg", "channels", "resolution", *other_fields(rows)]).values()
+    # Cells of two sweeps are no seeds of one setting, whatever their fields.
+    apart = [[row for row in alike if row.sweep == sweep] for alike in settings for sweep in numbers]
+    for members in filter(None, apart):
         points = []
         for row in members:
             x, y = row.value(relation.statistic), row.value(relation.score)
@@ -71,6 +84,10 @@ def _panel(
             [x for x, _ in points], [y for _, y in points], color=look.colour, linewidth=0.8, marker=look.marker,
             markersize=6, fillstyle=fills[field_text(members[0], "channels")],
         )  # fmt: skip
+        number = numbers[members[0].sweep]
+        # The first sweep goes without: a number at every point would hide the points.
+        for point in points if number != "1" else ():
+            axes.annotate(number, point, xytext=(4, 3), textcoords="offset points", fontsize=6, color="#555555")
     if never:
         axes.axhline(top, color="#999999", linewidth=0.6, linestyle=":")
         axes.text(1.0, top, "not reached", transform=axes.get_yaxis_transform(), ha="right", va="bottom", fontsize=7)
@@ -87,8 +104,10 @@ def _fills(rows: Sequence[CellRow]) -> dict[str, Fill]:
     return {count: _FILLS[index % len(_FILLS)] for index, count in enumerate(counts)}
 
 
-def _legend(rows: Sequence[CellRow], styles: dict[int, Look], fills: dict[str, Fill]) -> list[Line2D]:
-    """Regularisers and other settings by colour, in the first channel count's filling; then the fillings."""
+def _legend(
+    rows: Sequence[CellRow], styles: dict[int, Look], fills: dict[str, Fill], numbers: dict[str, str]
+) -> list[Line2D]:
+    """Regularisers and other settings by colour, in the first channel count's filling; the fillings; the sweeps."""
     handles = []
     for members in groups(rows, ["reg", *other_fields(rows)]).values():
         look = styles[id(members[0])]
@@ -100,4 +119,9 @@ def _legend(rows: Sequence[CellRow], styles: dict[int, Look], fills: dict[str, F
             handles.append(
                 Line2D([], [], linestyle="", color="#555555", marker="o", fillstyle=fill, label=f"{count} channels")
             )
+    if len(numbers) > 1:
+        for sweep, number in numbers.items():
+            handles.append(Line2D([], [], linestyle="", color="#555555", marker=f"${number}$", label=sweep))
+            if number == "1":
+                handles[-1].set(marker="", label=f"{sweep}: without a number")
     return handles

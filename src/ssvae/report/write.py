@@ -42,7 +42,8 @@ def write_report(rows: Sequence[CellRow], folder: Path, notes: TableNotes) -> li
 
 
 def write_convergence(rows: Sequence[CellRow], folder: Path, notes: TableNotes, baseline: str = "none") -> list[Path]:
-    """Write :data:`CONVERGENCE`, against the regulariser ``baseline``, if any cell has scores at checkpoints.
+    """Write :data:`CONVERGENCE`, against ``baseline`` (``none``, ``reg=lcr``, ``vae=wan22``), if any cell has scores at
+    checkpoints.
 
     Returns their paths. Raises ValueError as :func:`~ssvae.report.convergence.convergence`.
     """

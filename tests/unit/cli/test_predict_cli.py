@@ -57,7 +57,7 @@ def test_predict_writes_beside_the_table(
     assert main(["predict", "grid", "--scores", "probe_fd"]) == 0
     folder = tmp_path / "results" / "grid"
     assert sorted(path.name for path in folder.iterdir()) == sorted(FILES)
-    assert "probe_fd,down,a,8,8,-1.0" in (folder / "predict.csv").read_text()
+    assert "probe_fd,down,a,exploratory,8,8,-1.0" in (folder / "predict.csv").read_text()
     assert "`python -m ssvae predict grid --scores probe_fd`" in (folder / "predict.md").read_text()
     said = capsys.readouterr().out
     assert "higher: better" in said
@@ -106,3 +106,26 @@ def test_report_writes_convergence_against_the_named_baseline(
     assert main(["report", "grid", "--baseline", "typo"]) == 2
     assert "choose one of none, r1, r2" in capsys.readouterr().err
     assert text.read_bytes() == before
+
+
+def test_a_main_family_by_name(
+    sweep: Callable[[str, int], None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep("grid", 8)
+    assert main(["predict", "grid", "--scores", "probe_fd", "--statistics", "a"]) == 0
+    folder = tmp_path / "results" / "grid"
+    assert "probe_fd,down,a,main,8,8,-1.0" in (folder / "predict.csv").read_text()
+    assert "`python -m ssvae predict grid --scores probe_fd --statistics a`" in (folder / "predict.md").read_text()
+    assert "main family, with probe_fd" in capsys.readouterr().out
+    for wrong, reason in (("typo", "no finished cell has typo"), (",", "names no statistic")):
+        assert main(["predict", "grid", "--statistics", wrong]) == 2
+        assert reason in capsys.readouterr().err
+
+
+def test_several_sweeps_are_told_apart(sweep: Callable[[str, int], None], tmp_path: Path) -> None:
+    """Regulariser ``none`` of the one and of the other sweep: each its own baseline, and both are named."""
+    sweep("one", 3)
+    sweep("two", 6)
+    assert main(["predict", "one", "two", "--out", str(tmp_path / "there")]) == 0
+    text = (tmp_path / "there" / "predict.md").read_text()
+    assert "| one | none | 3 |" in text and "| two | 2 | 6 |" in text

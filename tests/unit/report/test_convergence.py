@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from probed_cells import by_step, make_probed
@@ -101,6 +103,54 @@ def test_another_baseline_by_name(tmp_path: Path) -> None:
     assert by_cell(convergence(rows, "eq"))["none-48-0"].crossing == Crossing(200, kept=True)
     with pytest.raises(ValueError, match="baseline 'lcr' is no finished cell's reg: choose one of none, eq"):
         convergence(rows, "lcr")
+
+
+@pytest.mark.parametrize("name", ["sweep", "probe"])
+def test_other_sweeps_and_probes_do_not_share_a_baseline(tmp_path: Path, name: str) -> None:
+    """Two ``none`` with equal fields: each row meets its own, never their mean."""
+    make_probed(tmp_path, "none", steps={"probe_fd": by_step(X, (40, 30, 25, 20))})
+    make_probed(tmp_path, "lcr", steps={"probe_fd": by_step(X, (40, 20, 10, 5))})
+    rows = collect(tmp_path, "grid")
+    curve = replace(rows[0].curves["by_step/probe_fd"], y=(40.0, 30.0, 25.0, 10.0))
+    change: dict[str, Any] = {name: "other"}
+    others = [
+        replace(rows[0], cell_id="none2", curves={"by_step/probe_fd": curve}, **change),
+        replace(rows[1], cell_id="lcr2", **change),
+    ]
+    found = by_cell(convergence([*rows, *others]))
+    assert [found[cell].target for cell in ("none-48-0", "lcr-48-0", "none2", "lcr2")] == [20, 20, 10, 10]
+    assert [found[cell].crossing for cell in ("lcr-48-0", "lcr2")] == [
+        Crossing(200, kept=True),
+        Crossing(300, kept=True),
+    ]
+    assert len(speed_ups(list(found.values()))) == 4
+
+
+def test_a_vae_is_a_baseline_across_channels_and_regularisers(tmp_path: Path) -> None:
+    last = {("wan22", 48): 20, ("ssvae48", 48): 10, ("wan21", 16): 15}
+    for (vae, channels), end in last.items():
+        others = {"vae": vae, "weights": "finished", "vae.weights": f"{vae}.pt"}
+        make_probed(tmp_path, "finished", channels, others=others, steps={"fd": by_step(X, (40, 30, 25, end))})
+    others = {"weights": "pretrain raw"}
+    make_probed(tmp_path, "lcr", 128, others=others, steps={"fd": by_step(X, (40, 30, 20, 18))})
+    make_probed(tmp_path, "lcr", 128, seed=1, others=others, steps={"fd": by_step(X, (40, 30, 20, 18))})
+    rows = collect(tmp_path, "grid")
+    found = {(one.row.fields.get("vae"), one.row.fields["seed"]): one for one in convergence(rows, "vae=wan22")}
+    assert [one.target for one in found.values()] == [20] * 5
+    assert found["wan21", 0].crossing == Crossing(350, kept=True)
+    assert found[None, 1].crossing == Crossing(300, kept=True)
+    assert all(one.target is None for one in convergence(rows))
+    # A regulariser as the baseline still keeps to its channels.
+    assert [one.target for one in convergence(rows, "reg=lcr")] == [None] * 3 + [18] * 2
+
+
+def test_a_baseline_by_an_unknown_field_or_value_is_refused(tmp_path: Path) -> None:
+    make_probed(tmp_path, "finished", others={"vae": "wan22"}, steps={"fd": by_step(X, (4, 3, 2, 1))})
+    rows = collect(tmp_path, "grid")
+    with pytest.raises(ValueError, match="baseline 'wan21' is no finished cell's vae: choose one of wan22"):
+        convergence(rows, "vae=wan21")
+    with pytest.raises(ValueError, match="no finished cell has a field vea; there are reg, channels, resolution, vae"):
+        convergence(rows, "vea=wan22")
 
 
 def test_direction_comes_from_the_curve_else_from_the_metric(tmp_path: Path) -> None:

@@ -65,6 +65,23 @@ def test_without_a_baseline_the_files_say_so(tmp_path: Path) -> None:
     assert len(convergence_figure(found, "grid").axes) == 2
 
 
+def test_finished_vaes_share_a_panel_and_the_text_says_across_what(tmp_path: Path) -> None:
+    for vae, channels, end in (("wan22", 48, 2), ("wan21", 16, 1)):
+        others = {"vae": vae, "weights": "finished"}
+        make_probed(tmp_path, "finished", channels, others=others, steps={"fd": by_step(X, (4, 3, 2.5, end))})
+    rows = collect(tmp_path, "grid")
+    assert "`--baseline vae=wan21`" in convergence_markdown(convergence(rows), NOTES, "none")
+    found = convergence(rows, "vae=wan22")
+    text = convergence_markdown(found, NOTES, "vae=wan22")
+    assert "compared across channel counts" in text and "| finished | 16 | 32 | wan21 |" in text
+    lines = {line["vae"]: line for line in csv.DictReader(io.StringIO(convergence_csv(found)))}
+    assert (lines["wan21"]["baseline_channels"], lines["wan21"]["target"]) == ("48", "2.0")
+    [axes] = convergence_figure(found, "grid").axes
+    assert axes.get_title(loc="left") == "all channels, 32 px"
+    assert len([line for line in axes.lines if len(np.asarray(line.get_xdata())) == 4]) == 2
+    assert "across channel counts" not in convergence_markdown(convergence(rows, "reg=finished"), NOTES, "reg=finished")
+
+
 def test_figure_shows_mean_band_target_and_crossings(rows: list[CellRow]) -> None:
     [axes] = convergence_figure(convergence(rows), "grid").axes
     curves = {to_hex(line.get_color()): line for line in axes.lines if len(np.asarray(line.get_xdata())) == 4}

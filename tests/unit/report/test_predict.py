@@ -9,12 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from probed_cells import by_step, make_probed
-from sweep_folders import make_cell, make_stage, metric_row
+from probed_cells import make_probed
 
 from ssvae.report.collect import collect
 from ssvae.report.figures import save_figure
-from ssvae.report.predict import Prediction, collect_sweeps, distinct_vaes, predict, statistics, with_steps_to_baseline
+from ssvae.report.predict import Prediction, predict, statistics
 from ssvae.report.predict_figure import predict_figure
 from ssvae.report.predict_text import predict_csv, predict_markdown, strongest
 
@@ -126,19 +125,33 @@ def test_other_probe_settings_are_a_group_of_their_own(tmp_path: Path) -> None:
     assert one.strata == 2 and one.within is not None and one.within.value == 1.0
 
 
-def test_vaes_merge_by_setting_and_by_shared_stages(tmp_path: Path) -> None:
-    shared = {"base": "runs/stages/base", "pretrain": "runs/stages/p"}
-    make_probed(tmp_path, "a", seed=0, stages={"base": "runs/stages/base"})
-    make_probed(tmp_path, "a", seed=1)
-    make_probed(tmp_path, "b", stages=shared, others={"weights": "ema"})
-    make_probed(tmp_path, "b", stages=shared, others={"weights": "raw"})
-    make_probed(tmp_path, "c", others={"strength": "1"})
-    make_probed(tmp_path, "c", others={"strength": "2"})
+def test_the_main_family_is_adjusted_over_itself_and_the_rest_over_all(tmp_path: Path) -> None:
+    rng = np.random.default_rng(2)
+    for vae in range(8):
+        measured = {"viv": float(vae), "psnr_db": float(rng.normal()), "twin": float(vae)}
+        measured |= {f"s{k}": float(rng.normal()) for k in range(6)} | {"late": -float(vae) + 0.1 * (vae == 7)}
+        make_probed(tmp_path, f"r{vae}", measured=measured, scored={"probe_fd": float(vae)})
     rows = collect(tmp_path, "grid")
-    vaes = dict(zip((row.cell_id for row in rows), distinct_vaes(rows), strict=True))
-    assert vaes["a-48-0"] == vaes["a-48-1"]
-    assert vaes["b-48-0-ema"] == vaes["b-48-0-raw"]
-    assert len(set(vaes.values())) == 4
+    found = predict(rows)
+    assert [one.statistic for one in found.of("probe_fd", main=True)] == ["viv", "psnr_db"]
+    smallest = 2 / math.factorial(8)
+    assert find(found, "viv").p_adjusted == pytest.approx(2 * smallest)
+    # Nine were tried: the twin is the same number again and does not count.
+    assert find(found, "late").p_adjusted == pytest.approx(9 * smallest)
+    assert found.left_out["twin"] == "equal to viv in every cell"
+    other = predict(rows, main=["late", "s0"])
+    assert find(other, "late").p_adjusted == pytest.approx(2 * smallest) and not find(other, "viv").main
+    text = predict_markdown(found, ["grid"], "x")
+    assert "of the main family (2 statistics): `viv`" in text and "Exploration adds `late`" in text
+
+
+def test_scores_that_disagree_are_said_to(tmp_path: Path) -> None:
+    for vae in range(6):
+        scored = {"probe_fd": vae, "diffusion_loss": -vae, "probe_reward": -vae}
+        make_probed(tmp_path, f"r{vae}", measured={"a": vae}, scored=scored)
+    found = predict(collect(tmp_path, "grid"))
+    assert found.agreement["probe_fd", "diffusion_loss"] == -1 and found.agreement["probe_fd", "probe_reward"] == 1
+    assert "Beware: `diffusion_loss` (ρ −1.00) orders" in predict_markdown(found, ["grid"], "x")
 
 
 def test_statistics_are_what_needs_no_diffusion(tmp_path: Path) -> None:
@@ -146,22 +159,6 @@ def test_statistics_are_what_needs_no_diffusion(tmp_path: Path) -> None:
     scored = {"probe_fd": 3.0, "probe_fd_gaussian": 4.0, "probe_fd_reconstruction": 5.0, "probe_reward_wrong": 6.0}
     make_probed(tmp_path, "a", measured=measured, scored=scored)
     assert statistics(collect(tmp_path, "grid")) == ["psnr_db", "probe_fd_gaussian", "probe_fd_reconstruction"]
-
-
-def test_updates_to_the_baseline_are_a_score_and_never_is_last(tmp_path: Path) -> None:
-    for vae in range(6):
-        curve = by_step((100, 200, 300), (30, 20, 10 + 2 * vae))
-        make_probed(tmp_path, f"r{vae}", measured={"a": vae}, scored={"probe_fd": 1.0 + vae}, steps={"probe_fd": curve})
-    make_probed(tmp_path, "none", measured={"a": 9}, steps={"probe_fd": by_step((100, 200, 300), (30, 20, 14))})
-    rows = with_steps_to_baseline(collect(tmp_path, "grid"))
-    updates = [row.value("steps_to_baseline_probe_fd") for row in rows]
-    # none (first in order) at 300; 10 and 12 are met before, 14 at the end, the others never.
-    assert updates == [300, 260, 275, 300, math.inf, math.inf, math.inf]
-    found = predict(collect(tmp_path, "grid"), ["steps_to_baseline_probe_fd"])
-    assert found.scores == ("steps_to_baseline_probe_fd",)
-    assert find(found, "a", found.scores[0]).sign == "higher: worse"
-    [axes, *_] = predict_figure(found, "t").axes
-    assert "not reached" in [text.get_text() for text in axes.texts]
 
 
 def test_scores_are_chosen_by_name(tmp_path: Path) -> None:
@@ -190,34 +187,6 @@ def test_a_constant_score_is_refused(tmp_path: Path) -> None:
         make_probed(tmp_path, f"r{vae}", measured={"a": vae}, scored={"probe_fd": 1.0})
     with pytest.raises(ValueError, match="probe_fd is the same in all cells"):
         predict(collect(tmp_path, "grid"))
-
-
-def other_sweep(root: Path, cells: dict[str, str], protocol: str) -> None:
-    """A second sweep beside ``grid``, whose cells have the given measure stages; none: one of its own."""
-    for reg, where in cells.items():
-        measure = where or make_stage(root, f"other-{reg}", [metric_row("good", 1.0, protocol=protocol)])
-        path = make_cell(root, reg, 48, {"measure": measure, "probe": f"runs/stages/probe-{reg}-48-0"})
-        target = root / "runs" / "sweeps" / "second" / "cells" / path.name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        path.rename(target)
-
-
-def test_sweeps_are_joined_and_shared_work_counts_once(tmp_path: Path) -> None:
-    make_world(tmp_path, 5)
-    make_probed(tmp_path, "unfinished", status="failed")
-    other_sweep(tmp_path, {"r0": "runs/stages/measure-r0-48-0"}, "good/1")
-    make_world(tmp_path, 5)
-    assert len(collect_sweeps(tmp_path, ["second"])) == 1
-    assert len(collect_sweeps(tmp_path, ["grid", "second", "grid"])) == 5
-
-
-def test_sweeps_of_other_protocols_are_not_mixed(tmp_path: Path) -> None:
-    make_world(tmp_path, 5)
-    other_sweep(tmp_path, {"r9": ""}, "good/2")
-    (tmp_path / "runs" / "stages" / "probe-r9-48-0").mkdir(parents=True)
-    (tmp_path / "runs" / "stages" / "probe-r9-48-0" / "done.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"metric good was measured by 2 protocols: good/1 in .*; good/2 in r9-48-0"):
-        collect_sweeps(tmp_path, ["grid", "second"])
 
 
 def test_files_say_it_all_and_are_made_again_identically(tmp_path: Path) -> None:
