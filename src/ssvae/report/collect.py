@@ -21,6 +21,9 @@ FIELDS = ("reg", "channels", "resolution", "seed")
 USUAL_WEIGHTS = ("weights", "pretrain raw")
 """Which weights were measured (stage and kind): a column of the table, named elsewhere only where it is not this."""
 
+UNTRAINED = "-"
+"""In place of a regulariser: the VAE was not trained here, and the field ``vae`` names it."""
+
 REGULARIZER_ORDER = ("none", "lcr", "lmr", "lcr_lmr")
 """Rows come in this order; other regularisers follow alphabetically."""
 
@@ -77,13 +80,20 @@ class CellRow:
 
     @property
     def unusual(self) -> dict[str, str]:
-        """:attr:`others` without the weights that are measured anyway."""
-        return {name: value for name, value in self.others.items() if (name, value) != USUAL_WEIGHTS}
+        """:attr:`others` without the weights that are measured anyway, and without what :attr:`who` says."""
+        said = {USUAL_WEIGHTS} if self.fields.get("reg") != UNTRAINED else {("weights", "given"), ("vae", self.who)}
+        return {name: value for name, value in self.others.items() if (name, value) not in said}
+
+    @property
+    def who(self) -> str:
+        """The regulariser, or the name of a VAE that was not trained here."""
+        reg = str(self.fields.get("reg", "?"))
+        return reg if reg != UNTRAINED else str(self.fields.get("vae", "?"))
 
     @property
     def label(self) -> str:
         """Short name such as ``lcr, 48 ch`` or ``lcr, 48 ch, strength.lcr=0.2``: no resolution, no seed."""
-        known = [str(self.fields.get("reg", "?")), f"{self.fields.get('channels', '?')} ch"]
+        known = [self.who, f"{self.fields.get('channels', '?')} ch"]
         return ", ".join([*known, *(f"{name}={value}" for name, value in self.unusual.items())])
 
 

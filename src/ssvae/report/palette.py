@@ -48,20 +48,18 @@ class Look:
 
 
 def looks(rows: Sequence[CellRow]) -> list[Look]:
-    """Colour and marker by regulariser, the same in every sweep for the known four; line style by channel count.
+    """Colour and marker by regulariser or VAE, the same in every sweep for the known four; dashes by channel count.
 
     Where a regulariser comes with several values of other fields, each has its shade of the colour and its marker fill.
     """
     known = list(REGULARIZER_ORDER)
-    regs = known + sorted({field_text(row, "reg") for row in rows} - set(known))
+    regs = known + sorted({row.who for row in rows} - set(known))
     counts = sorted({field_text(row, "channels") for row in rows}, key=lambda text: (len(text), text))
     found = []
     for row in rows:
-        reg = regs.index(field_text(row, "reg"))
+        reg = regs.index(row.who)
         dash = _DASHES[counts.index(field_text(row, "channels")) % len(_DASHES)]
-        settings = list(
-            dict.fromkeys(tuple(r.others.items()) for r in rows if r.fields.get("reg") == row.fields.get("reg"))
-        )
+        settings = list(dict.fromkeys(tuple(r.others.items()) for r in rows if r.who == row.who))
         setting = settings.index(tuple(row.others.items()))
         colour = _shade(PALETTE[reg % len(PALETTE)], setting, len(settings))
         fill = _FILLS[setting % len(_FILLS)]

@@ -12,6 +12,7 @@ from ssvae.config.compose import CONF, Cell
 from ssvae.config.reg import RegConfig
 from ssvae.config.tree import Config
 from ssvae.core.files import read_json, write_json, write_text
+from ssvae.report.collect import UNTRAINED
 from ssvae.stages.plan import plain
 from ssvae.sweep.planned import PlannedCell
 
@@ -74,7 +75,7 @@ class CellRecord:
 
 def _finished(cfg: Config) -> dict[str, object]:
     """A finished VAE is no combination of regularisers, and no stage of ours trained it."""
-    return {} if cfg.vae.weights is None else {"reg": "finished", "weights": "finished", "vae": cfg.vae.name}
+    return {} if cfg.vae.weights is None else {"reg": UNTRAINED, "weights": "given", "vae": cfg.vae.name}
 
 
 def combination(reg: RegConfig) -> str:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from sweep_folders import list_cells, make_cell, make_grid, make_stage, make_strengths, metric_row
 
-from ssvae.report.collect import cell_paths, collect, read_cell
+from ssvae.report.collect import CellRow, cell_paths, collect, read_cell
+from ssvae.report.palette import looks
 
 
 def test_rows_come_by_channels_then_regulariser_then_seed(tmp_path: Path) -> None:
@@ -133,6 +134,15 @@ def test_other_fields_order_and_name_the_rows(tmp_path: Path) -> None:
         for label in ("none, 48 ch", "lcr, 48 ch, strength.lcr=5", "lcr, 48 ch, strength.lcr=10")
         for seed in (0, 1)
     ]
+
+
+def test_a_vae_that_was_not_trained_here_is_called_by_its_name() -> None:
+    fields = {"reg": "-", "channels": 48, "resolution": "256", "seed": 0, "weights": "given", "vae": "wan22"}
+    row, own = CellRow("a", fields, "finished"), CellRow("b", {**fields, "reg": "lcr", "vae": "ssvae"}, "finished")
+    assert (row.who, row.label) == ("wan22", "wan22, 48 ch")
+    assert (own.who, own.label) == ("lcr", "lcr, 48 ch, vae=ssvae, weights=given")
+    other = CellRow("c", {**fields, "vae": "ssvae48"}, "finished")
+    assert len({look.colour for look in looks([row, own, other])}) == 3
 
 
 def test_curves_may_carry_intervals_direction_and_protocol(tmp_path: Path) -> None:

@@ -129,8 +129,8 @@ def test_other_sweeps_and_probes_do_not_share_a_baseline(tmp_path: Path, name: s
 def test_a_vae_is_a_baseline_across_channels_and_regularisers(tmp_path: Path) -> None:
     last = {("wan22", 48): 20, ("ssvae48", 48): 10, ("wan21", 16): 15}
     for (vae, channels), end in last.items():
-        others = {"vae": vae, "weights": "finished", "vae.weights": f"{vae}.pt"}
-        make_probed(tmp_path, "finished", channels, others=others, steps={"fd": by_step(X, (40, 30, 25, end))})
+        others = {"vae": vae, "weights": "given", "vae.weights": f"{vae}.pt"}
+        make_probed(tmp_path, "-", channels, others=others, steps={"fd": by_step(X, (40, 30, 25, end))})
     others = {"weights": "pretrain raw"}
     make_probed(tmp_path, "lcr", 128, others=others, steps={"fd": by_step(X, (40, 30, 20, 18))})
     make_probed(tmp_path, "lcr", 128, seed=1, others=others, steps={"fd": by_step(X, (40, 30, 20, 18))})
@@ -145,7 +145,7 @@ def test_a_vae_is_a_baseline_across_channels_and_regularisers(tmp_path: Path) ->
 
 
 def test_a_baseline_by_an_unknown_field_or_value_is_refused(tmp_path: Path) -> None:
-    make_probed(tmp_path, "finished", others={"vae": "wan22"}, steps={"fd": by_step(X, (4, 3, 2, 1))})
+    make_probed(tmp_path, "-", others={"vae": "wan22"}, steps={"fd": by_step(X, (4, 3, 2, 1))})
     rows = collect(tmp_path, "grid")
     with pytest.raises(ValueError, match="baseline 'wan21' is no finished cell's vae: choose one of wan22"):
         convergence(rows, "vae=wan21")
