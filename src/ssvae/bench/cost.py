@@ -17,8 +17,19 @@ from pathlib import Path
 from typing import Any
 
 from ssvae.bench.cost_dinov2 import OTHERWISE, published_size
-from ssvae.bench.cost_grid import PROBES, GridStage, grid_stages
-from ssvae.bench.cost_stage import DRAWS, SHAPES_VARY, StageCost, cost_key, has_images, load_of, stage_cost
+from ssvae.bench.cost_grid import ELSEWHERE, PROBES, TO_BE_GIVEN, GridStage, grid_stages, node_of
+from ssvae.bench.cost_stage import (
+    DRAWS,
+    SHAPES_VARY,
+    StageCost,
+    cost_key,
+    has_images,
+    load_of,
+    spread,
+    stage_cost,
+)
+from ssvae.bench.cost_step import TEXT_WIDTH, known_text_width
+from ssvae.config.probe import Condition
 from ssvae.config.tree import Config
 from ssvae.core.progress import Progress
 
@@ -31,13 +42,16 @@ DEVICES: dict[str, dict[str, float] | None] = {
 }
 """Peak TFLOP/s of dense products, as the maker states it (SXM modules), by precision; float32 runs as TF32. What a CPU
 reaches depends on the CPU: None, so its hours need a peak of the user's."""
+ROOM = {"h100": 80e9, "h200": 141e9, "a100": 80e9}
+"""Bytes of a device's memory, as its maker states them."""
 
 
 @dataclass(frozen=True)
 class Assumed:
     """device: key of :data:`DEVICES`. utilization: share of the peak, in (0, 1]. tflops: peak in place of the device's.
 
-    ranks: devices that share a batch; None: as many as get one clip each, or one where the device is a CPU.
+    ranks: devices that share a batch; None: for a VAE as many as get one clip each, for the transformer the fewest
+    whose memory it fits in, and one for either where the device is a CPU.
     Raises ValueError, in terms of the command line, for values out of range.
     """
 
@@ -112,11 +126,14 @@ class GridCost:
 def grid_cost(cells: Sequence[Config], assumed: Assumed, absent: Sequence[str], progress: Progress) -> GridCost:
     """What the cells that were resolved without the paths ``absent`` cost.
 
-    Raises ValueError when ``assumed.ranks`` does not divide a batch, before anything is counted, and when a package
-    that a regulariser's network needs is missing.
+    Raises ValueError when ``assumed.ranks`` does not divide a VAE's batch, or the transformer's where no VAE is
+    trained, before anything is counted, and when a package that a regulariser's network needs is missing.
     """
     stages = grid_stages(cells)
-    loads = [load_of(stage, assumed.ranks, one_clip=assumed.device != "cpu") for stage in stages]
+    # Ranks that suit a VAE may be too many for the transformer, which can be trained by a command of its own.
+    fewer = any(stage.name not in PROBES for stage in stages)
+    one_clip = assumed.device != "cpu"
+    loads = [load_of(stage, assumed.ranks, one_clip=one_clip, fewer=fewer) for stage in stages]
     known: dict[str, StageCost] = {}
     rows = []
     progress.start("count", len(stages))
@@ -124,6 +141,8 @@ def grid_cost(cells: Sequence[Config], assumed: Assumed, absent: Sequence[str], 
         key = cost_key(stage, load)
         if key not in known:
             known[key] = stage_cost(stage, load)
+            if stage.name in PROBES and assumed.ranks is None and one_clip:
+                known[key] = spread(stage, known[key], ROOM[assumed.device])
         rows.append(Row(stage, known[key], assumed.hours(known[key])))
         progress.advance(done, stage.name)
     return GridCost(len(cells), assumed, rows, notes(rows, assumed, absent))
@@ -141,7 +160,8 @@ def notes(rows: Sequence[Row], assumed: Assumed, absent: Sequence[str]) -> list[
         _on_hours(assumed),
         "FLOP: convolutions and matrix products of whole updates, an addition and a multiplication each. Not counted: "
         "norms, activations, optimiser, reading data, talking between devices.",
-        "Stages: training alone. Not counted: latent statistics and caches, measuring, sampling, scoring.",
+        "Stages: training alone. Not counted: latent statistics and caches, embedding texts, measuring, sampling, "
+        "scoring.",
         "Memory: what is alive at an update's peak, beside float32 weights, gradients and Adam; with bf16 the update "
         "is all bfloat16. Not counted: workspaces of kernels, fragmentation, the CUDA context.",
         "Adaptive weights: every term pulls in every update; a hinge that is satisfied costs less.",
@@ -158,7 +178,36 @@ def notes(rows: Sequence[Row], assumed: Assumed, absent: Sequence[str]) -> list[
         found.append(f"Regularisers that draw a size: mean of {DRAWS} updates, peak of the largest.")
     models = {node.reg.terms.vf.model for node in nodes if node.reg.terms.vf is not None}
     unknown = sorted(model for model in models if published_size(model) is None and not Path(model).is_dir())
-    return found + [f"DINOv2 {model}: is not here, counted as dinov2-{OTHERWISE}." for model in unknown]
+    found += [f"DINOv2 {model}: is not here, counted as dinov2-{OTHERWISE}." for model in unknown]
+    return [*found, *_on_transformers(rows, assumed)]
+
+
+def _on_transformers(rows: Sequence[Row], assumed: Assumed) -> list[str]:
+    """On how many devices they are counted, and with which width of texts."""
+    found: dict[str, None] = {}
+    for row in rows:
+        if row.stage.name not in PROBES:
+            continue
+        ranks, batch, probe = row.cost.load.ranks, row.cost.load.clips, node_of(row.stage.cfg, row.stage.name).probe
+        room = ROOM.get(assumed.device, math.inf)
+        which = f"The transformer ({row.stage.name}, batch {batch})"
+        if assumed.ranks is not None and assumed.ranks != ranks:
+            found[f"{which} is counted on {ranks} devices, the most that share it: a run on {assumed.ranks} stops "
+                  f"there. Train it with stage=probe on {ranks}, or set probe.train.batch."] = None  # fmt: skip
+        if assumed.ranks is None and ranks > 1:
+            found[f"{which} is counted on {ranks} devices, the fewest whose memory it fits in; --ranks N gives another "
+                  "number."] = None  # fmt: skip
+        if row.cost.memory > room:
+            on = "any number of devices" if assumed.ranks is None else f"{ranks} device{'s' if ranks > 1 else ''}"
+            more = "" if probe.dit.gradient_checkpointing else "; probe.dit.gradient_checkpointing=true takes less"
+            found[f"{which} does not fit in the {room / 1e9:g} GB of a device, on {on}: weights, gradients and "
+                  f"averages alone take {row.cost.state / 1e9:.3g} GB{more}."] = None  # fmt: skip
+        texts = probe.condition in (Condition.text, Condition.auto) and probe.text.model is not None
+        if texts and known_text_width(probe.text.model) is None:
+            name = "" if probe.text.model in (TO_BE_GIVEN, ELSEWHERE) else f" {probe.text.model}"
+            found[f"Text encoder{name}: no folder on this machine, counted with embeddings of width {TEXT_WIDTH}, "
+                  "UMT5-XXL's."] = None  # fmt: skip
+    return list(found)
 
 
 def _on_hours(assumed: Assumed) -> str:

@@ -11,13 +11,14 @@ from __future__ import annotations
 import math
 import weakref
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.functional import scaled_dot_product_attention
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
@@ -87,27 +88,37 @@ class Meter(TorchDispatchMode):
         self._alive -= size
 
 
-class FusedAttention(TorchFunctionMode):
+@contextmanager
+def fused_attention() -> Iterator[None]:
     """Multi-head attention as one operator, which keeps no N x N weights, as on a GPU; ``meta`` would write it out."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is not scaled_dot_product_attention:
-            return func(*args, **(kwargs or {}))
-        return _fused(*args, **(kwargs or {}))
+    # In place of PyTorch's own function: a TorchFunctionMode is off while a backward pass runs, and a block that is
+    # computed again there has to attend as it did before.
+    setattr(functional, "scaled_dot_product_attention", _fused)  # noqa: B010 - its type names every argument
+    try:
+        yield
+    finally:
+        setattr(functional, "scaled_dot_product_attention", scaled_dot_product_attention)  # noqa: B010 - as above
 
 
 def _fused(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, **rest: Any) -> Tensor:
-    """(B,A,N,D); other shapes, masks and wide heads have no fused kernel. rest: of PyTorch's function."""
-    if not query.is_meta or query.ndim != 4 or attn_mask is not None or query.shape[-1] > WIDEST_FUSED:
+    """(B,A,N,D); other shapes and wide heads have no fused kernel. attn_mask: bool or numbers, broadcast to (B,A,N,L),
+    which the memory-efficient kernel takes. rest: of PyTorch's function."""
+    if not query.is_meta or query.ndim != 4 or query.shape[-1] > WIDEST_FUSED:
         return scaled_dot_product_attention(query, key, value, attn_mask, **rest)
-    fused: Tensor = aten._scaled_dot_product_flash_attention(query, key, value, scale=rest.get("scale"))[0]
+    fused: Tensor
+    if attn_mask is None:
+        fused = aten._scaled_dot_product_flash_attention(query, key, value, scale=rest.get("scale"))[0]
+        return fused
+    bias = attn_mask.to(query.dtype).expand(*query.shape[:-1], key.shape[-2])
+    learns = torch.is_grad_enabled()
+    fused = aten._scaled_dot_product_efficient_attention(query, key, value, bias, learns, scale=rest.get("scale"))[0]
     return fused
 
 
 def count(work: Callable[[], Any], *, existing: Iterable[Tensor] = (), draw: int = 1) -> Count:
     """What ``work`` costs on ``meta`` tensors; the rest as in :class:`Meter`."""
     meter = Meter(existing, draw)
-    with meter, FusedAttention():
+    with meter, fused_attention():
         work()
     return Count(meter.flops, meter.peak)
 

@@ -7,9 +7,9 @@ Dimension legend
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from ssvae.bench.cost_grid import PROBES, TO_BE_GIVEN, GridStage, node_of
+from ssvae.bench.cost_grid import PROBES, TO_BE_GIVEN, GridStage, finished_shape, node_of
 from ssvae.bench.cost_meter import Count
 from ssvae.bench.cost_step import ProbeUpdate, VaeUpdate
 from ssvae.config.data import DataConfig
@@ -19,7 +19,6 @@ from ssvae.config.train import Precision
 from ssvae.config.tree import VaeStageConfig
 from ssvae.config.vae import VaeConfig, architecture
 from ssvae.core.shapes import latent_grid
-from ssvae.stages.finished import shape_of
 from ssvae.stages.plan import plain
 
 SHAPES_VARY = ("predictive", "eq", "se")
@@ -49,7 +48,7 @@ class StageCost:
 
     clip: (T,H,W). parameters: by network; trained: how many of them all are. flops: of all updates on all devices;
     flops_step: of the mean update; flops_clips: of the last update if it is one of clips. In bytes, of one device:
-    kept, recomputed: peak of an update on clips without and with gradient checkpointing (the probe has none);
+    kept, recomputed: peak of an update on clips, or on the probe's latents, without and with gradient checkpointing;
     activations: as configured, of clips or images, whichever takes more; state: weights, their copies in bfloat16,
     gradients, Adam's averages and the moving average of the weights.
     """
@@ -64,7 +63,7 @@ class StageCost:
     flops_step: float
     flops_clips: float
     kept: int
-    recomputed: int | None
+    recomputed: int
     checkpointing: bool
     activations: int
     state: int
@@ -75,13 +74,18 @@ class StageCost:
         return self.state + self.activations
 
 
-def load_of(stage: GridStage, ranks: int | None, *, one_clip: bool) -> Load:
+def load_of(stage: GridStage, ranks: int | None, *, one_clip: bool, fewer: bool = False) -> Load:
     """How a stage's batch is shared by ``ranks`` devices. None: one clip a device with ``one_clip``, or one device.
 
-    The transformer is counted on one device. Raises ValueError for a number that does not divide the batch.
+    The transformer's batch is shared likewise; None: one device. fewer: where ``ranks`` does not divide it, the most
+    devices below that do. Raises ValueError for a number that does not divide the batch.
     """
     if stage.name in PROBES:
-        return Load(1, node_of(stage.cfg, stage.name).probe.train.batch, 0, 0.0)
+        batch = node_of(stage.cfg, stage.name).probe.train.batch
+        ranks = 1 if ranks is None else ranks
+        if batch % ranks and not fewer:
+            raise ValueError(_not_shared(ranks, f"probe.train.batch = {batch} of {stage.name}", batch))
+        return Load(max(number for number in _divisors(batch) if number <= ranks), batch, 0, 0.0)
     node = _node(stage)
     clips, data = node.train.batch, node.data
     images = data.image_batch if has_images(data) else 0
@@ -89,9 +93,17 @@ def load_of(stage: GridStage, ranks: int | None, *, one_clip: bool) -> Load:
     ranks = ranks if ranks is not None else most if one_clip else 1
     if most % ranks:
         of = f"train.batch = {clips}" + (f" and data.image_batch = {images}" if images else "")
-        fits = ", ".join(str(number) for number in range(1, most + 1) if most % number == 0)
-        raise ValueError(f"--ranks {ranks}: does not divide the {of} of {stage.name}; these do: {fits}")
+        raise ValueError(_not_shared(ranks, f"{of} of {stage.name}", most))
     return Load(ranks, clips, images, data.image_weight / (data.image_weight + data.video_weight) if images else 0.0)
+
+
+def _not_shared(ranks: int, of: str, most: int) -> str:
+    fits = ", ".join(map(str, _divisors(most)))
+    return f"--ranks {ranks}: does not divide the {of}; these do: {fits}"
+
+
+def _divisors(number: int) -> list[int]:
+    return [value for value in range(1, number + 1) if number % value == 0]
 
 
 def has_images(data: DataConfig) -> bool:
@@ -104,7 +116,7 @@ def cost_key(stage: GridStage, load: Load) -> str:
     cfg = stage.cfg
     if stage.name in PROBES:
         node = node_of(cfg, stage.name)
-        return repr([plain(cfg.vae), plain(node.resolution), plain(node.probe)])
+        return repr([plain(cfg.vae), plain(node.resolution), plain(node.probe), load])
     node = _node(stage)
     parts = [cfg.vae, node.resolution, node.objective, _terms(stage), node.train]
     return repr([*map(plain, parts), _kind(stage), load])
@@ -113,6 +125,20 @@ def cost_key(stage: GridStage, load: Load) -> str:
 def stage_cost(stage: GridStage, load: Load) -> StageCost:
     """Count ``stage`` under ``load``."""
     return _probe_cost(stage, load) if stage.name in PROBES else _vae_cost(stage, load)
+
+
+def spread(stage: GridStage, alone: StageCost, room: float) -> StageCost:
+    """A transformer's cost on the fewest devices of ``room`` bytes that it fits on; alone: its cost on one, which is
+    returned where no number of devices will do."""
+    if alone.memory <= room:
+        return alone
+    for ranks in _divisors(alone.load.clips)[1:]:
+        # A device's part of the activations is no smaller than its share.
+        if alone.state + alone.activations / ranks <= room:
+            shared = stage_cost(stage, replace(alone.load, ranks=ranks))
+            if shared.memory <= room:
+                return shared
+    return alone
 
 
 def _vae_cost(stage: GridStage, load: Load) -> StageCost:
@@ -161,7 +187,7 @@ def _vae_cost(stage: GridStage, load: Load) -> StageCost:
 def _latents(vae: VaeConfig, clip: ResolutionConfig) -> tuple[int, tuple[int, int, int]]:
     """(channels, grid) of a clip's latents. Raises ValueError where a finished VAE cannot be had."""
     if vae.weights is not None:
-        channels, grid_of = shape_of(vae.weights)
+        channels, grid_of = finished_shape(vae.weights)
         return channels, grid_of(clip.frames, clip.height, clip.width)
     return vae.channels, latent_grid(clip.frames, clip.height, clip.width, *architecture(vae).ratios)
 
@@ -171,7 +197,10 @@ def _probe_cost(stage: GridStage, load: Load) -> StageCost:
     clip, train = node.resolution, node.probe.train
     channels, grid = _latents(stage.cfg.vae, clip)
     update = ProbeUpdate(node.probe, channels=channels, grid=grid)
-    counted = update.count()
+    share, own = load.clips // load.ranks, node.probe.dit.gradient_checkpointing
+    kept, recomputed = (update.count(share, checkpointing=on) for on in (False, True))
+    counted = recomputed if own else kept
+    flops = counted.flops * load.ranks
     averaged = update.trained if train.ema_decay is not None else 0
     return StageCost(
         clip=(clip.frames, clip.height, clip.width),
@@ -180,12 +209,12 @@ def _probe_cost(stage: GridStage, load: Load) -> StageCost:
         trained=update.trained,
         load=load,
         steps=train.steps,
-        flops=counted.flops * train.steps,
-        flops_step=counted.flops,
-        flops_clips=counted.flops,
-        kept=counted.peak,
-        recomputed=None,
-        checkpointing=False,
+        flops=flops * train.steps,
+        flops_step=flops,
+        flops_clips=flops,
+        kept=kept.peak,
+        recomputed=recomputed.peak,
+        checkpointing=own,
         activations=counted.peak,
         state=_state(update, averaged, train.precision),
     )

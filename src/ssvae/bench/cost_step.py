@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +27,7 @@ from ssvae.config.reg import TermsConfig, TrainedStage, terms_in
 from ssvae.config.train import Precision, TrainConfig
 from ssvae.config.tree import VaeStageConfig
 from ssvae.config.vae import VaeConfig
+from ssvae.models.condition import BlankTexts
 from ssvae.models.dinov2 import DinoV2Features
 from ssvae.models.lpips import LPIPS
 from ssvae.models.vae import VideoVAE
@@ -36,6 +38,8 @@ from ssvae.regularizers.base import Regularizer
 from ssvae.regularizers.vf import VisionFoundation
 
 META = torch.device("meta")
+TEXT_WIDTH = 4096
+"""Of a text encoder that is not here: UMT5-XXL's."""
 
 
 class VaeUpdate:
@@ -129,28 +133,59 @@ class Cast:
 
 
 class ProbeUpdate:
-    """One update of the diffusion transformer, as :class:`VaeUpdate`. grid: (F,h,w); ``auto`` counts as captions."""
+    """One update of the diffusion transformer, as :class:`VaeUpdate`. grid: (F,h,w); ``auto`` counts as captions, or
+    as texts where there is a text encoder, which is not run itself: its embeddings are made once and kept."""
 
     def __init__(self, probe: ProbeConfig, *, channels: int, grid: tuple[int, int, int]) -> None:
         self._probe = probe
-        self._size = (probe.train.batch, channels, *grid)
-        condition = Condition.caption if probe.condition is Condition.auto else probe.condition
+        self._size = (channels, *grid)
+        condition = probe.condition
+        if condition is Condition.auto:
+            condition = Condition.caption if probe.text.model is None else Condition.text
+        texts = None
+        if condition is Condition.text:
+            assert probe.text.model is not None, "config/probe_checks.py refuses it"
+            width = known_text_width(probe.text.model)
+            texts = BlankTexts(TEXT_WIDTH if width is None else width, probe.text.max_length)
         with META:
-            self._dit = build_dit(probe, channels=channels, grid=grid, condition=condition, classes=1)
+            self._dit = build_dit(probe, channels=channels, grid=grid, condition=condition, classes=1, texts=texts)
         self.parameters = {"DiT": _size(self._dit.parameters())}
         self.trained = self.parameters["DiT"]
         drop_gradients(self._dit.parameters())
         self._dit.to(_dtype(probe.train))
 
-    def count(self) -> Count:
-        """An update on the whole batch: one device trains the probe."""
-        return count(self._update, existing=_tensors(self._dit))
+    def count(self, batch: int, *, checkpointing: bool) -> Count:
+        """An update on ``batch`` latents."""
+        self._dit.gradient_checkpointing = checkpointing
+        return count(partial(self._update, batch), existing=_tensors(self._dit))
 
-    def _update(self) -> None:
-        latent = torch.empty(self._size, dtype=_dtype(self._probe.train), device=META)
-        velocity = partial(self._dit, condition=self._dit.null_conditions(len(latent)))
+    def _update(self, batch: int) -> None:
+        latent = torch.empty((batch, *self._size), dtype=_dtype(self._probe.train), device=META)
+        velocity = partial(self._dit, condition=self._dit.null_conditions(batch))
         loss = build_flow(self._probe).loss(velocity, latent, torch.Generator())
         loss.mean().backward()
+
+
+def known_text_width(model: str) -> int | None:
+    """Width of a text encoder's embeddings, from the config in its folder; None where there is no such folder.
+
+    Raises ValueError for a folder without a config that can be read, and when the package transformers is missing.
+    """
+    folder = Path(model).expanduser()
+    if not folder.is_dir():
+        return None
+    try:
+        from transformers import AutoConfig
+    except ImportError as error:
+        raise ValueError("probe.text.model: its config is that of transformers: pip install -e '.[dino]'") from error
+    inner = folder / "text_encoder"
+    folder = inner if inner.is_dir() else folder
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        first = str(error).strip().partition("\n")[0]
+        raise ValueError(f"probe.text.model: {folder} holds no config.json of transformers: {first}") from error
+    return int(getattr(config, "text_config", config).hidden_size)
 
 
 def has_lpips(objective: ObjectiveConfig) -> bool:

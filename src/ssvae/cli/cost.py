@@ -19,12 +19,13 @@ if TYPE_CHECKING:
 HELP = "parameters, memory, steps and device-hours of a grid before it is launched"
 DEVICES = ("h100", "h200", "a100", "cpu")
 """As in bench/cost.py, which help must not have to import."""
+RANKS = "devices that share a batch (default: for a VAE a clip each, for the transformer the fewest that it fits on)"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("overrides", metavar="OVERRIDE", nargs="*", help="as for run.py: exp=paper_256p reg=none,lcr")
     parser.add_argument("--device", choices=DEVICES, help="default: h100 where a VAE trains in bf16, else cpu")
-    parser.add_argument("--ranks", metavar="N", type=int, help="devices that share a batch (default: a clip each)")
+    parser.add_argument("--ranks", metavar="N", type=int, help=RANKS)
     parser.add_argument(
         "--utilization", metavar="U", type=float, default=0.35, help="share of the peak (default %(default)s)"
     )
@@ -77,9 +78,8 @@ def table(found: GridCost) -> Any:
     several = len({row.stage.cfg.seed for row in found.rows}) > 1
     for row in found.rows:
         cost, load = row.cost, row.cost.load
-        kept, recomputed = _gib(cost.kept), "" if cost.recomputed is None else _gib(cost.recomputed)
-        if cost.recomputed is not None:
-            kept, recomputed = (kept, f"{recomputed}*") if cost.checkpointing else (f"{kept}*", recomputed)
+        kept, recomputed = _gib(cost.kept), _gib(cost.recomputed)
+        kept, recomputed = (kept, f"{recomputed}*") if cost.checkpointing else (f"{kept}*", recomputed)
         result.add_row(
             f"{row.stage.name} seed {row.stage.cfg.seed}" if several else row.stage.name,
             "x".join(map(str, cost.clip)), ", ".join(row.stage.regs), str(row.stage.cfg.vae.channels),

@@ -10,10 +10,11 @@ from functools import cache
 
 import pytest
 
-from ssvae.bench.cost import DEVICES, Assumed, default_device, grid_cost
+from ssvae.bench.cost import DEVICES, ROOM, Assumed, default_device, grid_cost
 from ssvae.bench.cost_grid import GridStage, grid_stages, resolve_without_paths
-from ssvae.bench.cost_stage import Load, StageCost, cost_key, load_of, stage_cost
-from ssvae.bench.cost_step import VaeUpdate
+from ssvae.bench.cost_stage import Load, StageCost, cost_key, load_of, spread, stage_cost
+from ssvae.bench.cost_step import ProbeUpdate, VaeUpdate
+from ssvae.config.compose import CONF
 from ssvae.config.reg import TrainedStage
 from ssvae.config.tree import Config
 from ssvae.core.progress import Silent
@@ -52,7 +53,11 @@ def test_devices_that_share_a_batch() -> None:
     assert load_of(plain["pretrain"], 2, one_clip=True) == Load(2, 8, 0, 0.0)
     # As many as a run would accept: 12 clips and 16 images go to 4 devices.
     assert load_of(mixed["pretrain"], None, one_clip=True) == Load(4, 12, 16, 0.25)
-    assert load_of(plain["dit"], 2, one_clip=True) == Load(1, 16, 0, 0.0), "counted on one device"
+    assert load_of(plain["dit"], None, one_clip=True) == Load(1, 16, 0, 0.0)
+    assert load_of(plain["dit"], 2, one_clip=True) == Load(2, 16, 0, 0.0)
+    assert [load_of(plain["dit"], ranks, one_clip=True, fewer=True).ranks for ranks in (3, 8, 32)] == [2, 8, 16]
+    with pytest.raises(ValueError, match=r"--ranks 32: .* probe\.train\.batch = 16 of dit; these do: 1, 2, 4, 8, 16$"):
+        load_of(plain["dit"], 32, one_clip=True)
     with pytest.raises(ValueError, match=r"--ranks 3: .* train\.batch = 8 of pretrain; these do: 1, 2, 4, 8"):
         load_of(plain["pretrain"], 3, one_clip=True)
     with pytest.raises(ValueError, match=r"data\.image_batch = 16 of pretrain; these do: 1, 2, 4$"):
@@ -131,6 +136,80 @@ def test_equal_costs_are_known_by_their_key() -> None:
     assert len(set(keys("stage=pretrain", "channels=16,48", "reg=none,lcr", "train.batch=4,8"))) == 8
     assert len(set(keys("stage=pretrain", "train.precision=fp32,bf16", "train.steps=1,2"))) == 4
     assert len(set(keys("stage=probe", "probe.dit.depth=1,2", "reg=none,lcr"))) == 2
+    (dit,) = grid_stages(cells("stage=probe"))
+    assert len({cost_key(dit, load_of(dit, ranks, one_clip=True)) for ranks in (1, 2, 4)}) == 3
+
+
+def probe(*overrides: str, ranks: int = 1) -> StageCost:
+    stage = stages("stage=probe", *overrides)["dit"]
+    return stage_cost(stage, load_of(stage, ranks, one_clip=True))
+
+
+def test_transformer_is_counted_with_and_without_recomputing() -> None:
+    kept, again = probe(), probe("probe.dit.gradient_checkpointing=true")
+    assert (kept.kept, kept.recomputed) == (again.kept, again.recomputed) and again.recomputed < 0.7 * again.kept
+    assert (kept.checkpointing, again.checkpointing) == (False, True)
+    assert (kept.activations, again.activations) == (kept.kept, again.recomputed) and kept.flops < again.flops
+
+
+def test_transformer_on_several_devices() -> None:
+    alone, shared = probe(), probe(ranks=8)
+    assert shared.load.ranks == 8 and shared.state == alone.state
+    assert shared.flops == pytest.approx(alone.flops, rel=1e-12) and 4 < alone.kept / shared.kept <= 8
+
+
+def test_transformer_that_does_not_fit_is_spread() -> None:
+    stage, alone = stages("stage=probe")["dit"], probe()
+    assert spread(stage, alone, alone.memory) is alone
+    fewest = spread(stage, alone, alone.memory - 1)
+    assert fewest.load.ranks == 2 and fewest == probe(ranks=2)
+    found = spread(stage, alone, (room := probe(ranks=8).memory))
+    assert found.load.ranks == 8 and found.memory <= room < probe(ranks=4).memory
+    assert spread(stage, alone, 0.0) is alone
+
+
+def test_devices_of_transformers_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def said(ranks: int | None, *overrides: str) -> list[str]:
+        found = grid_cost(cells("train.batch=32", *overrides), Assumed("h100", 0.35, ranks=ranks), (), Silent())
+        return [note for note in found.notes if "transformer" in note]
+
+    (note,) = said(32)
+    assert "batch 16" in note and "counted on 16 devices" in note and "a run on 32 stops there" in note
+    assert said(8) == said(None) == []
+    with pytest.raises(ValueError, match=r"--ranks 32: does not divide the probe\.train\.batch = 16 of dit"):
+        said(32, "stage=probe")
+    monkeypatch.setitem(ROOM, "h100", probe(ranks=4).memory)
+    (note,) = said(None, "stage=probe")
+    assert "counted on 4 devices, the fewest" in note
+    monkeypatch.setitem(ROOM, "h100", 0.0)
+    (note,) = said(None, "stage=probe")
+    assert "does not fit in the 0 GB of a device, on any number" in note and "gradient_checkpointing=true" in note
+    assert "on 2 devices" in said(2, "stage=probe")[0]
+
+
+PRESETS = {"0.75b": 745_867_328, "1.3b": 1_321_255_104, "4b": 4_013_668_032, "b2": 131_301_312, "l2": 459_679_936,
+           "s2": 33_063_744, "xl2": 677_199_360, "tiny": 1_509_616}  # fmt: skip
+
+
+def test_every_preset_is_known() -> None:
+    assert {path.stem for path in (CONF / "probe").glob("*.yaml")} == PRESETS.keys()
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_every_preset_of_the_probe_can_be_counted(name: str) -> None:
+    """Parameters as its file states them; an update of two of its blocks, for the others are the same."""
+    small = ("probe.dit.patch=[1,2,2]",) if name != "tiny" else ()
+    (cell,), absent = resolve_without_paths(
+        ["stage=probe", "channels=48", f"probe={name}", "probe.train.batch=4", *small]
+    )
+    (stage,) = grid_stages([cell.cfg])
+    assert absent == (("probe.text.model",) if name.endswith("b") else ())
+    settings = stage.cfg.stages.probe.probe
+    assert ProbeUpdate(settings, channels=48, grid=(3, 2, 2)).parameters == {"DiT": PRESETS[name]}
+    settings.dit.depth = 2
+    found = stage_cost(stage, load_of(stage, 2, one_clip=True))
+    assert found.flops > 0 and found.recomputed <= found.kept and found.load.ranks == 2
+    assert found.checkpointing is name.endswith("b")
 
 
 def test_hours() -> None:
@@ -185,4 +264,4 @@ def test_default_device() -> None:
     assert default_device(cells()) == "cpu"
     paper = [replace(cell, exp="paper_256p") for cell in cells()]
     assert default_device(paper) == default_device([*cells(), *paper]) == "h100"
-    assert {"h100", "cpu"} <= DEVICES.keys()
+    assert {"h100", "cpu"} <= DEVICES.keys() and ROOM.keys() == DEVICES.keys() - {"cpu"}

@@ -7,11 +7,21 @@ from pathlib import Path
 
 import pytest
 
-from ssvae.bench.cost_grid import TO_BE_GIVEN, TRAINED, GridStage, grid_stages, resolve_without_paths
+from ssvae.bench.cost_grid import (
+    ELSEWHERE,
+    TO_BE_GIVEN,
+    TRAINED,
+    GridStage,
+    finished_shape,
+    grid_stages,
+    resolve_without_paths,
+)
 from ssvae.config.compose import resolve
 from ssvae.config.problem import InputError
 from ssvae.config.tree import Config
+from ssvae.config.vae import architecture
 from ssvae.core.identity import fingerprint
+from ssvae.core.shapes import latent_grid
 from ssvae.stages.plan import plain, plan_cell
 
 
@@ -64,6 +74,68 @@ def test_paths_of_another_machine() -> None:
     assert set(absent) == {text.partition("=")[0] for text in overrides[1:]}
     pretrain = cell.cfg.stages.pretrain
     assert pretrain.data.path not in (None, TO_BE_GIVEN) and pretrain.objective.lpips.vgg is not None
+
+
+def test_networks_and_texts_of_another_machine() -> None:
+    overrides = ["networks.i3d=/no/i3d.pt", "networks.fvd_frames=9", "networks.lpips_vgg=/no/vgg.pth",
+                 "networks.lpips_alex=/no/alex.pth", "networks.dinov2=/no/dinov2", "resolution.height=64",
+                 "resolution.width=64", "probe.text.model=/no/umt5", "probe.sample.prompts=/no/prompts.txt",
+                 "reward=unified_v1", "reward.template=/no/template"]  # fmt: skip
+    found, absent = resolve_without_paths(overrides)
+    assert set(absent) == {"networks.i3d", "networks.lpips_vgg", "networks.lpips_alex", "probe.text.model",
+                           "probe.sample.prompts"}  # fmt: skip
+    assert [stage.name for stage in grid_stages([cell.cfg for cell in found])] == ["base", "pretrain", "dit"]
+
+
+def test_text_encoder_need_not_be_named() -> None:
+    (cell,), absent = resolve_without_paths(["probe.condition=text"])
+    assert absent == ("probe.text.model",) and cell.cfg.stages.probe.probe.text.model == TO_BE_GIVEN
+    (cell,), absent = resolve_without_paths(["probe.condition=text", "probe.text.model=/no/umt5"])
+    assert absent == ("probe.text.model",) and cell.cfg.stages.probe.probe.text.model == ELSEWHERE
+
+
+@pytest.mark.parametrize(
+    ("name", "frames", "shape"),
+    [("wan21", 9, (16, (3, 8, 8))), ("wan22", 9, (48, (3, 4, 4))), ("cogvideox", 9, (16, (3, 8, 8))),
+     ("hunyuan", 9, (16, (3, 8, 8))), ("ltx", 9, (128, (2, 2, 2))), ("flux", 9, (16, (9, 8, 8))),
+     ("ssvae48", 9, (48, (3, 4, 4)))],
+)  # fmt: skip
+def test_published_vaes_need_neither_network_nor_weights(
+    name: str, frames: int, shape: tuple[int, tuple[int, int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise AssertionError("asked the network")
+
+    monkeypatch.setattr("socket.socket.connect", refuse)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", refuse)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", refuse)
+    channels, grid_of = finished_shape(name)
+    assert (channels, grid_of(frames, 64, 64)) == shape
+    clip = (f"resolution.frames={frames}", "resolution.height=64", "resolution.width=64", "probe.dit.patch=[1,2,2]")
+    (cell,), absent = resolve_without_paths([f"vae={name}", "stage=evaluate", *clip])
+    assert absent == () and cell.cfg.vae.channels == shape[0]
+    assert [(stage.name, stage.regs) for stage in grid_stages([cell.cfg])] == [("dit", (name,))]
+
+
+def test_finished_vaes_that_do_not_fit_or_are_not_there() -> None:
+    with pytest.raises(InputError, match=r"vae = /no/such\.ckpt: no such file or folder"):
+        resolve_without_paths(["vae=/no/such.ckpt", "stage=evaluate"])
+    with pytest.raises(InputError, match=r"probe\.dit\.patch=\[1,2,2\] does"):
+        resolve_without_paths(["vae=wan22", "stage=evaluate", "probe.dit.patch=[2,2,2]"])
+
+
+def test_architecture_of_the_release_is_that_of_the_full_one() -> None:
+    (cfg,) = cells("vae=ssvae", "resolution=256", "probe.dit.patch=[1,2,2]", "stage=pretrain")
+    assert finished_shape("ssvae48")[1](17, 256, 256) == latent_grid(17, 256, 256, *architecture(cfg.vae).ratios)
+
+
+def test_what_only_scores_a_probe_trains_no_other_one(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).touch()
+    files = ",".join(str(tmp_path / name) for name in "ab")
+    for key in ("probe.sample.prompts", "networks.i3d"):
+        assert identities(grid_stages(cells(f"{key}={files}", "networks.fvd_frames=9")))["dit"] == {(0, 1)}
+    assert identities(grid_stages(cells("probe.text.model=one,two")))["dit"] == {(0,), (1,)}
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
 from ssvae.bench.cost_meter import Meter, count, drop_gradients, quantiles
@@ -146,9 +148,36 @@ def test_attention_of_several_heads_keeps_no_weights() -> None:
     assert fused.peak < weights * 4
     with torch.no_grad():
         one_head = count(lambda: attention()(x[:, 0]), existing=[x])
-        masked = count(lambda: F.scaled_dot_product_attention(x, x, x, torch.empty(n, n, device=META)), existing=[x])
     assert one_head.flops == 2 * weights // heads * width * 2 and one_head.peak >= weights // heads * 4
-    assert masked.flops == 2 * weights * width * 2 and masked.peak >= weights * 4
+
+
+def test_masked_attention_keeps_no_weights_either() -> None:
+    """Latent tokens look at text tokens, some of which are not there."""
+    batch, heads, n, texts, width = 2, 4, 512, 256, 16
+    x = torch.empty(batch, heads, n, width, device=META, requires_grad=True)
+    y = torch.empty(batch, heads, texts, width, device=META, requires_grad=True)
+    present = torch.ones(batch, 1, 1, texts, dtype=torch.bool, device=META)
+    found = count(lambda: F.scaled_dot_product_attention(x, y, y, attn_mask=present).sum().backward(), existing=[x, y])
+    weights = batch * heads * n * texts
+    assert found.flops == 2 * weights * width * (2 + 5) and found.peak < weights * 4
+
+
+@pytest.mark.parametrize("backward", [lambda out, x: out.backward(), lambda out, x: torch.autograd.grad(out, x)])
+def test_attention_that_is_computed_again(backward: Callable[[Tensor, Tensor], object]) -> None:
+    """In a backward pass it is the same operator as before; afterwards PyTorch's own is back."""
+    x = torch.empty(1, 4, 512, 16, device=META, requires_grad=True)
+
+    def work(again: bool) -> None:
+        inner = (lambda: checkpoint(attention(), 2 * x, use_reentrant=False)) if again else lambda: attention()(2 * x)
+        backward((inner() * 3).square().sum(), x)
+
+    own = F.scaled_dot_product_attention
+    kept, again = (count(partial(work, on), existing=[x]) for on in (False, True))
+    assert again.flops - kept.flops == 2 * 2 * 4 * 512 * 512 * 16
+    assert F.scaled_dot_product_attention is own
+    with pytest.raises(ZeroDivisionError):
+        count(lambda: 1 // 0)
+    assert F.scaled_dot_product_attention is own
 
 
 def test_numbers_that_code_reads() -> None:

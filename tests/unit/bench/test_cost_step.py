@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ssvae.bench.cost_dinov2 import SIZES, published_size, unloaded_dinov2
 from ssvae.bench.cost_meter import count
-from ssvae.bench.cost_step import META, ProbeUpdate, VaeUpdate
+from ssvae.bench.cost_step import META, ProbeUpdate, VaeUpdate, known_text_width
 from ssvae.bench.naive_vae import naive_decode, naive_encode_moments
 from ssvae.bench.vae_step import build_case, chained
 from ssvae.build import build_dit, build_vae
@@ -23,6 +23,7 @@ from ssvae.config.compose import resolve
 from ssvae.config.probe import Condition
 from ssvae.config.reg import TrainedStage
 from ssvae.config.tree import Config
+from ssvae.models.condition import BlankTexts
 from ssvae.models.lpips import VGG16Features
 from ssvae.models.resample import Upsample
 from ssvae.models.vae import VideoVAE
@@ -196,11 +197,14 @@ def test_dinov2_by_name_and_by_folder(tmp_path: Path) -> None:
     assert sum(p.numel() for p in unloaded_dinov2("elsewhere/unknown", 14).parameters()) == 304_368_640
 
 
-def test_probe_by_hand() -> None:
-    probe, grid = config().stages.probe.probe, (3, 8, 8)
+@pytest.mark.parametrize("text", [False, True])
+def test_probe_by_hand(text: bool) -> None:
+    said = ("probe.condition=auto", "probe.text.model=google/umt5-xxl", "probe.text.max_length=32") if text else ()
+    probe, grid = config(*said).stages.probe.probe, (3, 8, 8)
     built = ProbeUpdate(probe, channels=48, grid=grid)
+    condition, texts = (Condition.text, BlankTexts(4096, 32)) if text else (Condition.caption, None)
     with META:
-        dit = build_dit(probe, channels=48, grid=grid, condition=Condition.caption, classes=1)
+        dit = build_dit(probe, channels=48, grid=grid, condition=condition, classes=1, texts=texts)
     rows: dict[str, float] = {}
 
     def note(name: str, layer: nn.Linear, inputs: tuple[torch.Tensor, ...], out: object) -> None:
@@ -212,7 +216,30 @@ def test_probe_by_hand() -> None:
     batch, tokens = probe.train.batch, math.prod(grid) // math.prod(probe.dit.patch)
     with torch.no_grad():
         dit(torch.empty(batch, 48, *grid, device=META), torch.empty(batch, device=META), dit.null_conditions(batch))
-    unasked = rows["embed"] + rows["time_mlp.0"]  # nobody needs the gradient of the latent or of the time
-    attention = 2 * batch * tokens**2 * probe.dit.width * probe.dit.depth
-    assert built.count().flops == 3 * sum(rows.values()) - unasked + (2 + 5) * attention
+    # Nobody needs the gradient of the latent or of the time; that of a text's embedding the norm before it learns from.
+    unasked = rows["embed"] + rows["time_mlp.0"]
+    attention = 2 * batch * tokens * (tokens + (32 if text else 0)) * probe.dit.width * probe.dit.depth
+    kept, again = (built.count(batch, checkpointing=on) for on in (False, True))
+    assert kept.flops == 3 * sum(rows.values()) - unasked + (2 + 5) * attention
     assert built.parameters["DiT"] == built.trained == sum(p.numel() for p in dit.parameters())
+    # Every block once more.
+    blocks = sum(value for name, value in rows.items() if name.startswith("blocks."))
+    assert again.flops - kept.flops == blocks + 2 * attention and again.peak < (0.85 if text else 0.6) * kept.peak
+
+
+def test_width_of_a_text_encoder(tmp_path: Path) -> None:
+    from transformers import CLIPConfig, CLIPTextConfig, UMT5Config
+
+    UMT5Config(d_model=24).save_pretrained(tmp_path / "umt5")
+    UMT5Config(d_model=40).save_pretrained(tmp_path / "pipeline" / "text_encoder")
+    CLIPConfig(text_config=CLIPTextConfig(hidden_size=56).to_dict()).save_pretrained(tmp_path / "clip")
+    assert [known_text_width(str(tmp_path / name)) for name in ("umt5", "pipeline", "clip")] == [24, 40, 56]
+    assert known_text_width("google/umt5-xxl") is None is known_text_width("{to be given}")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"probe\.text\.model: .*empty holds no config\.json"):
+        known_text_width(str(tmp_path / "empty"))
+    said = ("probe.condition=text", f"probe.text.model={tmp_path / 'umt5'}")
+    here, elsewhere = (ProbeUpdate(config(*said[:1], model).stages.probe.probe, channels=48, grid=(3, 8, 8))
+                       for model in (said[1], "probe.text.model=google/umt5-xxl"))  # fmt: skip
+    width = config().stages.probe.probe.dit.width
+    assert elsewhere.trained - here.trained == (4096 - 24) * (2 * width + 1)

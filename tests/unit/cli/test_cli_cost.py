@@ -58,6 +58,26 @@ def test_grid_and_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert len(star) == 4 and all(line.index("*") > line.index("4 x 2") for line in star)
 
 
+def test_transformer_with_texts_and_recomputing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "cost.json"
+    options = ["--device", "h100", "--ranks", "32", "--json", str(out)]
+    overrides = ("stages.base=null", "vae.base_channels=4", "train.batch=32", "probe.condition=text",
+                 "probe.dit.gradient_checkpointing=true")  # fmt: skip
+    assert main(["cost", *options, *overrides]) == 0
+    said, report = capsys.readouterr().out, json.loads(out.read_text())
+    assert [(stage["stage"], stage["load"]["ranks"]) for stage in report["stages"]] == [("pretrain", 32), ("dit", 16)]
+    dit = report["stages"][1]
+    assert dit["checkpointing"] is True and dit["activations"] == dit["recomputed"] <= dit["kept"]
+    shown = ("16 x 1", "counted on 16 devices", "width 4096", "probe.text.model")
+    assert [text for text in shown if text not in said] == []
+
+
+def test_published_vae(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["cost", "vae=ssvae48,wan22", "stage=evaluate"]) == 0
+    said = capsys.readouterr().out
+    assert "ssvae48" in said and "wan22" in said and "DiT 1,509,616" in said
+
+
 def test_a_cpu_has_no_hours(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["cost", *SMALL]) == 0
     said = capsys.readouterr().out
