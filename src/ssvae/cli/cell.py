@@ -21,6 +21,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Raises ValueError, before anything is computed, for a config that is none or has problems."""
+    from ssvae.core.ranks import Ranks
+
+    try:
+        return _run(args)
+    finally:
+        Ranks.leave()
+
+
+def _run(args: argparse.Namespace) -> int:
     import logging
 
     from ssvae.build import build_accelerator

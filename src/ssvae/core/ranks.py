@@ -36,6 +36,12 @@ class Ranks:
             return cls()
         return cls(dist.get_rank(), dist.get_world_size())
 
+    @staticmethod
+    def leave() -> None:
+        """Close this process's group, where one is open: threads that live on at exit end the process by a signal."""
+        if dist.is_available() and dist.is_initialized():
+            dist.destroy_process_group()
+
     @property
     def first(self) -> bool:
         """Is this the process that writes files?"""

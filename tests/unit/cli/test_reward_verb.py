@@ -178,7 +178,9 @@ def test_a_server_that_fails_on_the_way(
     assert main(call) == 1
     told = capsys.readouterr().out
     assert "HTTP 400 Bad Request: too long" in told and "the same command goes on" in told
-    assert len(answers(out)) == 3 and not (out / "metrics.json").exists()
+    # The request behind the one that failed may have been on its way.
+    kept = {answer["clip"] for answer in answers(out)}
+    assert {"0.mp4", "1.mp4", "2.mp4"} <= kept and "3.mp4" not in kept and not (out / "metrics.json").exists()
     server.react = honest
     assert main(call) == 0 and rows(out)["reward_mean"]["n"] == CLIPS
 
