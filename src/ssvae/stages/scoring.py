@@ -22,6 +22,7 @@ from torch import Tensor
 from ssvae.build import build_flow
 from ssvae.build_metrics import build_reward_settings
 from ssvae.config.data import DataKind
+from ssvae.config.train import Precision
 from ssvae.config.tree import ProbeStageConfig
 from ssvae.core.progress import Progress
 from ssvae.core.ranks import Ranks
@@ -161,18 +162,24 @@ class Scoring:
         return values
 
     def generate(self, dit: VideoDiT, noise: Tensor, conditions: Sequence[str | int | None]) -> Tensor:
-        """Normalised latents (N,C,F,h,w) from ``noise``, one a condition, by guided steps along the path."""
+        """Normalised latents (N,C,F,h,w) from ``noise``, one a condition, by guided steps along the path.
+
+        The transformer computes in the precision that it was trained in; the sample itself stays float32.
+        """
         ids = dit.encode_conditions(conditions)
-        cfg = self.stage.probe.sample
-        return sample(
-            build_flow(self.stage.probe),
-            lambda x, t, condition: dit(x, t, condition),
-            noise.to(next(dit.parameters()).device),
-            cfg.steps,
-            guidance=cfg.guidance if ids is not None else 1.0,
-            condition=ids,
-            null_condition=dit.null_conditions(len(noise)) if ids is not None else None,
-        )
+        probe, device = self.stage.probe, next(dit.parameters()).device
+        cfg = probe.sample
+        half = probe.train.precision is Precision.bf16
+        with torch.autocast(device.type, torch.bfloat16, enabled=half):
+            return sample(
+                build_flow(probe),
+                lambda x, t, condition: dit(x, t, condition),
+                noise.to(device),
+                cfg.steps,
+                guidance=cfg.guidance if ids is not None else 1.0,
+                condition=ids,
+                null_condition=dit.null_conditions(len(noise)) if ids is not None else None,
+            )
 
     @property
     def calibrated(self) -> bool:
