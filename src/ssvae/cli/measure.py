@@ -71,6 +71,7 @@ def run(args: argparse.Namespace) -> int:
     console = make_console()
     with RichProgress(console) as progress:
         measured = measure(opened, index, window, args.clips, args.batch, networks, rejects, progress)
+    enlarged = _enlarged(index, window)
     record = {
         "verb": "measure",
         "vae": str(args.vae),
@@ -82,6 +83,7 @@ def run(args: argparse.Namespace) -> int:
         "size": list(window.size),
         "clips": args.clips,
         "rejected": rejects.counts(),
+        "enlarged": enlarged,
         "left_out": dict(measured.left_out),
     }
     _write(args.out, record)
@@ -90,6 +92,10 @@ def run(args: argparse.Namespace) -> int:
     console.print(_table(measured.values, f"{args.vae} on {args.data}"))
     if rejects.rejected:
         console.print(f"left out: {rejects.describe()}", markup=False, soft_wrap=True)
+    if enlarged:
+        console.print(
+            "the clips are smaller than --size and were enlarged: spectra and PSNR are those of soft pictures"
+        )
     console.print(f"written: {args.out} (figure: latents.png)", markup=False, soft_wrap=True)
     return 0
 
@@ -164,6 +170,20 @@ def measure(
         done += len(group)
         progress.advance(done)
     return measurement.finish()
+
+
+def _enlarged(index: ShardIndex, window: ClipWindow) -> bool:
+    """Is the first clip smaller than the window? Then its high frequencies are the resizer's."""
+    from ssvae.data.evaluation import evaluation_clips
+    from ssvae.data.rejects import RejectLog
+
+    log = RejectLog(limit=1.0)
+    for _ in evaluation_clips(
+        index, index.keys("video")[:1], frames=window.frames, fps=window.fps, size=window.size, count=1, rejects=log,
+        upscale=False,
+    ):  # fmt: skip
+        return False
+    return "too_small" in log.counts()
 
 
 def _networks(args: argparse.Namespace, window: ClipWindow) -> dict[str, Any]:

@@ -117,6 +117,17 @@ def test_rows_are_complete_and_the_record_says_what_was_measured(vae_folder: Pat
     assert record["machine"]["cpu"] and record["versions"]["torch"]
 
 
+def test_clips_that_were_enlarged_are_said_to_be(
+    vae_folder: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, size, enlarged in (("native", ["16", "24"], False), ("large", ["64", "64"], True)):
+        out = tmp_path / name
+        words = ["--vae", str(vae_folder), "--data", str(data), "--out", str(out), *SIZES[:-3], "--size", *size]
+        assert main(["measure", *words, "--clips", "2"]) == 0
+        assert json.loads((out / "run.json").read_text())["enlarged"] is enlarged
+        assert ("were enlarged" in capsys.readouterr().out) is enlarged
+
+
 def test_loose_files_measure_as_shards_do(vae_folder: Path, data: Path, plain_files: Path, tmp_path: Path) -> None:
     for name, place in (("a", data), ("b", plain_files)):
         words = ["--vae", str(vae_folder), "--data", str(place), "--out", str(tmp_path / name), *SIZES, "--clips", "5"]
