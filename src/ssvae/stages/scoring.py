@@ -224,6 +224,7 @@ class Scoring:
         batches = self.source.windows(self.source.heldout, clip, cfg.clips, cfg.batch, **given)
         return (batch.video for batch in batches)
 
+    @torch.no_grad()
     def _decoded(
         self,
         into: ScoredClips,

@@ -9,10 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from ssvae.build import build_dit
+from ssvae.build import build_dit, build_vae
 from ssvae.config.compose import resolve
 from ssvae.config.probe import Condition
 from ssvae.config.train import Precision
+from ssvae.core.progress import Silent
+from ssvae.core.ranks import ALONE
 from ssvae.core.seeds import torch_generator
 from ssvae.models.dit import VideoDiT
 from ssvae.stages.scoring import Scoring
@@ -50,3 +52,15 @@ def test_a_sample_is_its_own(dit: VideoDiT) -> None:
     together = samples(dit, Precision.fp32)
     for row in range(3):
         assert torch.allclose(samples(dit, Precision.fp32, slice(row, row + 1))[0], together[row], atol=1e-5)
+
+
+def test_decoding_keeps_no_graph() -> None:
+    """At full size one clip's graph is tens of gigabytes."""
+    (cell,) = resolve(TINY)
+    cfg = cell.cfg
+    seen: list[Tensor] = []
+    scored = SimpleNamespace(update=lambda videos, rows: seen.append(videos), join=lambda ranks: None)
+    scoring = SimpleNamespace(stage=cfg.stages.probe, vae=build_vae(cfg.vae), ranks=ALONE, progress=Silent())
+    latents = torch.zeros(2, cfg.vae.channels, 3, 4, 4)
+    Scoring._decoded(scoring, scored, "decode", 2, lambda rows: latents[rows], raw=True)  # type: ignore[arg-type]
+    assert seen and not any(videos.requires_grad for videos in seen)
