@@ -55,12 +55,22 @@ def test_scores_at_checkpoints_are_those_of_their_weights(root: Path) -> None:
         assert curve["x"] == [2, 4] and curve["y"][-1] == final[name] and curve["direction"] in ("up", "down")
         assert curve["y"][0] != curve["y"][1]
     assert not [name for name in curves if "gaussian" in name], "what has no better side is no curve"
-    # The checkpoint's score is the final score of a run that stops there.
     kept = load_file(dit / "weights" / "step_0000002.safetensors")
     assert kept.keys() == load_file(dit / "dit.safetensors").keys()
     loss = curves["diffusion_loss_by_time"]
     assert loss["x"] == [0.5] and loss["y"] == [pytest.approx(final["diffusion_loss"])], "one draw, one bin"
     assert (next((root / "results").iterdir()) / "convergence.md").exists()
+
+
+def test_a_checkpoints_score_is_the_final_one_of_a_training_that_stops_there(root: Path) -> None:
+    constant = "probe.train.curve=constant"  # any other curve depends on the length
+    assert run_here(KEPT, constant) == 0
+    (longer,) = (root / "runs" / "stages").glob("probe-*")
+    assert run_here("probe.checkpoints=[]", "probe.train.steps=2", constant) == 0
+    (shorter,) = set((root / "runs" / "stages").glob("probe-*")) - {longer}
+    curves = read(longer / "curves.json")
+    for name in ("diffusion_loss", "probe_fd", "probe_reward"):
+        assert curves[f"by_step/{name}"]["y"][0] == values(shorter)[name], name
 
 
 def test_another_guidance_scores_again_and_trains_nothing(root: Path) -> None:

@@ -25,6 +25,7 @@ from ssvae.config.score import MeasureConfig, Weights
 from ssvae.config.train import TrainConfig
 from ssvae.config.tree import Config
 from ssvae.config.vae import Architecture, VaeConfig, architecture
+from ssvae.core.paths import looks_like_path
 from ssvae.core.shapes import latent_grid
 
 LEAST_SCORED_FRAMES = 5
@@ -223,8 +224,7 @@ def _init(stage: str, init: str | None, cfg: Config) -> Iterator[Problem]:
     if stage == "pretrain" and cfg.stages.base is not None:
         remedy = "pretrain continues stages.base: set stages.base.init, or stages.base=null to start from these weights"
         yield Problem(key, init, remedy)
-    looks_like_path = "/" in init or init.endswith((".ckpt", ".pt", ".safetensors")) or init.startswith((".", "~"))
-    if looks_like_path and not Path(init).expanduser().exists():
+    if looks_like_path(init) and not Path(init).expanduser().exists():
         yield Problem(key, init, "no such file or folder")
 
 

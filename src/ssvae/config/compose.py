@@ -27,7 +27,7 @@ from ssvae.config.checks import check, check_together
 from ssvae.config.explain import explain, first_line, readable, shared_node
 from ssvae.config.problem import InputError, Problem
 from ssvae.config.tree import Config, register
-from ssvae.core.paths import PROJECT
+from ssvae.core.paths import PROJECT, looks_like_path
 
 # OmegaConf answers an override below a null node with an AssertionError; Hydra a choice that is no word, on the
 # command line or in a file's defaults, with a ValueError.
@@ -181,12 +181,11 @@ def finished_vae(texts: Sequence[str], conf: Path) -> list[str]:
     for text in texts:
         key, _, value = text.partition("=")
         path = value.strip("'\"")
-        if key == "vae" and not (conf / "vae" / f"{path}.yaml").is_file():
-            looks = "/" in path or path.startswith((".", "~")) or path.endswith((".ckpt", ".pt", ".safetensors"))
-            if looks or Path(path).exists():
-                found += ["vae=weights", f"vae.weights={value}", f"vae.name={plain_name(path)}"]
-                continue
-        found.append(text)
+        a_choice = (conf / "vae" / f"{path}.yaml").is_file()
+        if key == "vae" and not a_choice and (looks_like_path(path) or Path(path).exists()):
+            found += ["vae=weights", f"vae.weights={value}", f"vae.name={plain_name(path)}"]
+        else:
+            found.append(text)
     return found
 
 

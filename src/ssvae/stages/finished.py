@@ -11,6 +11,7 @@ from ssvae.config.checks import published_problems
 from ssvae.config.problem import Problem
 from ssvae.config.reg_checks import Grid
 from ssvae.config.tree import Config
+from ssvae.core.paths import looks_like_path
 from ssvae.core.shapes import latent_grid
 from ssvae.models.load import load_vae
 from ssvae.models.zoo_source import describe, is_published
@@ -77,8 +78,3 @@ def _of_cell(cfg: Config, weights: str) -> list[Problem]:
 
 def _absent(weights: str, error: ValueError) -> Problem:
     return Problem("vae", weights, str(error).removeprefix(f"{weights}: "))
-
-
-def looks_like_path(weights: str) -> bool:
-    """Rather than a published name, which has neither a slash nor an ending."""
-    return "/" in weights or weights.startswith((".", "~")) or weights.endswith((".ckpt", ".pt", ".safetensors"))

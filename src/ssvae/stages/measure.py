@@ -23,11 +23,9 @@ from ssvae.metrics.measurement import Measured
 from ssvae.models.load import open_vae
 from ssvae.models.statistics import measure_statistics
 from ssvae.stages.source import Source, clips_at_once, data_name
+from ssvae.stages.trained import STATISTICS_CLIPS
 
 logger = logging.getLogger(__name__)
-
-STATISTICS_CLIPS = 256
-"""Training clips that the latent mean and std of a finished VAE are measured on, as those of our own are."""
 
 
 def run(
