@@ -16,6 +16,7 @@ from ssvae.config.train import Precision
 from ssvae.core.progress import Progress, Silent
 from ssvae.core.ranks import Ranks
 from ssvae.core.seeds import seed_everything
+from ssvae.core.stop import NEVER, Stop
 from ssvae.flow.base import DiffusionPath
 from ssvae.flow.vp import VPrediction
 from ssvae.metrics.diffusion_loss import diffusion_losses
@@ -52,6 +53,7 @@ def train(
     flow: DiffusionPath | None = None,
     keep: tuple[int, ...] = (2, 5),
     progress: Progress | None = None,
+    stop: Stop = NEVER,
     **changes: Any,
 ) -> tuple[VideoDiT, EMA | None]:
     """``SETTINGS`` with ``changes``, v-prediction unless ``flow`` is given, a checkpoint every 2 updates."""
@@ -71,6 +73,7 @@ def train(
         accelerator=accelerator,
         progress=progress or Silent(),
         keep=keep,
+        stop=stop,
     )
     return dit, ema
 

@@ -128,7 +128,8 @@ def records(root: Path) -> list[dict[str, Any]]:
 
 def artefacts(root: Path) -> Mapping[str, bytes]:
     """Bytes of everything that must not depend on how often a run was stopped: weights, latents, curves, metrics."""
-    names = ("*.safetensors", "*.npy", "steps.jsonl", "metrics.json", "curves.json", "config.yaml", "normalizer.json")
+    records = ("steps.jsonl", "samples.jsonl", "metrics.json", "curves.json", "config.yaml", "normalizer.json")
+    names = ("*.safetensors", "*.npy", *records)
     folders = [root / "runs" / "stages", root / "runs" / "latents"]
     paths = [path for folder in folders for name in names for path in folder.rglob(name)]
     return {str(path.relative_to(root)): path.read_bytes() for path in sorted(paths)}

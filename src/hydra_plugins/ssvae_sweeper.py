@@ -35,12 +35,21 @@ class SsvaeSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         """Resolve all cells and run them; returns the scheduler's outcome."""
+        from omegaconf import OmegaConf
+
         from ssvae.config.compose import resolve
         from ssvae.sweep.main import run_grid
 
         assert self.config is not None
         hydra_overrides = [text for text in self.config.hydra.overrides.hydra if text not in _MODE]
         overrides = (*hydra_overrides, *arguments)
-        code = run_grid(resolve(overrides), overrides)
+        launcher = OmegaConf.to_container(self.config.hydra.launcher, resolve=False)
+        assert isinstance(launcher, dict)
+        cells, values = resolve(overrides), {str(key): value for key, value in launcher.items()}
+        if cells[0].cfg.search is not None:
+            from ssvae.sweep.search.main import run_search
+
+            raise SystemExit(run_search(cells, overrides, values))
+        code = run_grid(cells, overrides, values)
         # Hydra drops a sweeper's result; an exit code must not be lost.
         raise SystemExit(code)

@@ -27,7 +27,18 @@ SHOWN_BY = {
     "sweep.name": "tests/unit/sweep/test_scheduler.py::test_a_sweeps_name_follows_axes_and_cells_never_the_time",
     "exp": "tests/config/test_keys_around_stages.py::"
     "test_a_cells_run_is_tagged_with_its_experiment_and_shows_every_value",
-    "launch.name": "tests/config/test_every_file.py::test_only_choices_that_are_files_are_offered_to_the_type",
+    "launch.name": "tests/unit/sweep/test_submit.py::test_what_needs_processes_of_its_own_is_jobs",
+    "launch.parallel": "tests/unit/sweep/test_submit.py::test_what_needs_processes_of_its_own_is_jobs",
+    "launch.detach": "tests/unit/sweep/test_submit.py::test_what_needs_processes_of_its_own_is_jobs",
+    "launch.retries": "tests/unit/sweep/test_submit.py::test_budgets_and_checks_are_in_the_jobs_file",
+    "launch.fail_fast": "tests/unit/sweep/test_submit.py::test_budgets_and_checks_are_in_the_jobs_file",
+    "launch.preflight": "tests/unit/sweep/test_submit.py::test_budgets_and_checks_are_in_the_jobs_file",
+    "launch.array_size": "tests/unit/sweep/test_submit.py::test_an_array_holds_no_more_than_it_may",
+    "launch.jobs.*.max_num_timeout": "tests/unit/sweep/test_submit.py::test_a_queues_number_of_time_outs_is_the_jobs",
+    "launch.jobs.*.stderr_to_stdout": "tests/unit/sweep/test_submit.py::test_where_errors_go_and_how_many_run_at_once",
+    "launch.jobs.*.array_parallelism": "tests/unit/sweep/test_submit.py::test_where_errors_go_and_how_many_run_at_once",
+    "launch.jobs.*": "tests/unit/sweep/test_submit.py::test_a_setting_reaches_the_batch_script",
+    "launch.*": "tests/unit/sweep/test_submit.py::test_settings_for_all_jobs_reach_each_kind_unless_it_has_its_own",
     "strength.note": "tests/config/test_keys_around_stages.py::test_a_note_on_strengths_is_printed_under_the_table",
     "strength.*": "tests/config/test_keys_around_stages.py::test_a_strength_reaches_its_term",
     "stages.probe.reward.*": "tests/unit/test_build_metrics.py::test_every_value_of_the_reward_reaches_its_settings",
@@ -37,11 +48,26 @@ SHOWN_BY = {
     "track.enabled": "tests/config/test_keys_around_stages.py::test_tracking_is_opened_as_the_config_says",
     "track.experiment": "tests/config/test_keys_around_stages.py::test_tracking_is_opened_as_the_config_says",
     "track.every_s": "tests/config/test_keys_around_stages.py::test_tracking_is_opened_as_the_config_says",
+    "track.uri": "tests/config/test_keys_around_stages.py::test_tracking_is_opened_as_the_config_says",
+    "track.patience_s": "tests/config/test_keys_around_stages.py::test_tracking_is_opened_as_the_config_says",
+    "track.system_every_s": "tests/system/test_tracked_servers.py::"
+    "test_a_stage_leaves_samples_of_its_machine_as_often_as_the_config_says",
     "*.train.rank_statistics": "tests/system/test_two_ranks.py::"
     "test_the_official_way_gives_each_rank_its_own_statistics",
+    "search.n_trials": "tests/unit/sweep/test_search_study.py::test_n_trials_means_in_all_after_any_number_of_resumes",
+    "search.seed": "tests/unit/sweep/test_search_study.py::"
+    "test_a_seed_gives_the_same_suggestions_also_when_it_is_resumed",
+    "search.sampler": "tests/unit/sweep/test_search_study.py::test_the_samplers_are_those_that_were_asked_for",
+    "search.storage": "tests/unit/sweep/test_search_study.py::test_n_trials_means_in_all_after_any_number_of_resumes",
+    "search.objectives.*": "tests/unit/sweep/test_search_driver.py::"
+    "test_several_objectives_are_pruned_by_the_same_rule",
+    "search.prune.*": "tests/unit/sweep/test_search_pruning.py::test_a_known_sequence",
+    "search.failures": "tests/unit/sweep/test_search_driver.py::test_too_many_failures_stop_the_search",
+    "search.workers": "tests/system/test_search.py::test_workers_are_processes_and_all_of_them_work",
+    "search.space.*": "tests/unit/sweep/test_search_space.py::test_ranges_have_the_type_of_the_configs_own_value",
     "*.predictive.motion.policy": "tests/config/test_bad_input.py::test_a_mistake_is_named_with_key_value_and_remedy",
 }
-"""Keys with a test of their own. launch and the motion term's policy have one choice: others are refused."""
+"""Keys with a test of their own. The motion term's policy has one choice: others are refused."""
 NAMES = ("vae.name", "stages.*.name")
 """Free names. They are shown in a cell's frozen config, in MLflow's parameters and some in messages."""
 DRAWN = ("resolution.lmr.*", "data.video_weight", "data.image_weight", "data.image_batch")
@@ -57,7 +83,7 @@ NOT_HERE = (
 """Types are shared between stages. Measuring and caching read every clip's fixed windows: nothing is drawn or masked.
 Nothing is sampled from the first part of a probe. A decoder's fine-tune refuses weights of its own, and terms that act
 on the frozen encoder."""
-UNREAD = (*NAMES, *NOT_HERE, "launch.name", "strength.*", "stages.probe.reward.*")
+UNREAD = (*NAMES, *NOT_HERE, "launch.*", "search.*", "strength.*", "stages.probe.reward.*")
 """What the work itself need not read."""
 WITHOUT_EFFECT = tuple(f"stages.{stage}.data.image_path" for stage in ("measure", "probe", "probe_base"))
 """Opened with the clips, and not looked at in these stages."""

@@ -18,7 +18,8 @@ from ssvae.config.tree import register
 from ssvae.sweep import tracking
 from ssvae.sweep.planned import PlannedCell
 from ssvae.sweep.publish import experiment_notes
-from ssvae.sweep.record import CellRecord, resolved_values
+from ssvae.sweep.record import CellRecord, flat_config, resolved_values
+from ssvae.track.records import read_cell
 
 CHANGES = {
     "resolution": "resolution.fps=7.5",
@@ -65,38 +66,42 @@ def test_a_note_on_strengths_is_printed_under_the_table(tmp_path: Path) -> None:
 
 def test_tracking_is_opened_as_the_config_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[tuple[object, ...]] = []
-    tracker, mirror = tracking.open_tracker, tracking.Mirror
 
-    def open_tracker(root: Path, experiment: str, *, enabled: bool) -> object:
-        opened.append((experiment, enabled))
-        return tracker(root, experiment, enabled=False)
+    class Tracker:
+        def __init__(self, root: Path, experiment: str, uri: str | None, *, lives: object) -> None:
+            opened.append((experiment, uri))
 
-    def make_mirror(problems: Any, *, every_s: float) -> object:
-        opened.append((every_s,))
-        return mirror(problems, every_s=every_s)
+    class Live:
+        def __init__(self, root: Path, connect: Any, problems: Any, *, every_s: float) -> None:
+            opened.append((every_s,))
+            connect()
 
-    monkeypatch.setattr(tracking, "open_tracker", open_tracker)
-    monkeypatch.setattr(tracking, "Mirror", make_mirror)
-    for enabled in (True, False):
-        config = TrackConfig(enabled, "mine", 3.5, 1)
+        def open_sweep(self, name: str, params: Any) -> None:
+            return None
+
+        def close_sweep(self, name: str, status: str) -> None:
+            return None
+
+        def close(self, patience_s: float) -> list[str]:
+            opened.append((patience_s,))
+            return []
+
+    monkeypatch.setattr(tracking, "MlflowTracker", Tracker)
+    monkeypatch.setattr(tracking, "Live", Live)
+    monkeypatch.setattr(tracking, "prepare", lambda root, uri: opened.append((uri,)))
+    for enabled in (False, True):
+        config = TrackConfig(enabled, "http://host", "mine", 3.5, 7.5, None, 1)
         tracking.Tracking.open(tmp_path, "s", config, "command", [], []).finish("FINISHED")
-    assert opened == [("mine", True), (3.5,), ("mine", False), (3.5,)]
+    assert opened == [("http://host",), (3.5,), ("mine", "http://host"), (7.5,)]
 
 
 @pytest.mark.parametrize("exp", ["cpu", "cpu_long"])
 def test_a_cells_run_is_tagged_with_its_experiment_and_shows_every_value(exp: str, tmp_path: Path) -> None:
-    """Names and labels too: there is where one sees them."""
-    shown: dict[str, str] = {}
-
-    class Sweep:
-        def open_cell(self, cell_id: str, fields: Any, params: dict[str, str], tags: dict[str, str]) -> None:
-            shown.update(params, tag=tags["exp"])
-
+    """Names and labels too: there is where one sees them. What the tracker reads from disk is the config itself."""
     (cell,) = resolve((f"exp={exp}",))
-    record = CellRecord(tmp_path / "record.json", "id", "label", {}, [], {})
-    nothing: Any = None
-    sweep: Any = Sweep()
-    tracking.Tracking(sweep, nothing, nothing, [PlannedCell(cell, {}, "id")], [record]).open_cell(0)
-    assert shown["tag"] == exp
-    present = {key for key, value in leaves(cell.cfg).items() if value != []}
-    assert present <= set(shown)
+    record = CellRecord.open(tmp_path, "s", PlannedCell(cell, {}, "id"))
+    shown = read_cell(tmp_path, record.path)
+    assert shown.tags["exp"] == exp
+    assert shown.params == flat_config(cell)
+    present = {key for key, value in leaves(cell.cfg).items() if value not in ([], {})}
+    assert present <= set(shown.params)

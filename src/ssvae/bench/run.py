@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ssvae.bench import NAMES, cell, decode, frechet, local_corr, spectrum, vae_step
+from ssvae.bench import NAMES, cell, decode, frechet, local_corr, spectrum, tracker_stall, vae_step
 from ssvae.bench.machine import hardware, load_average, versions
 from ssvae.bench.pair import Pair, measure
 from ssvae.core.identity import git_state
@@ -25,14 +25,19 @@ PAIRS: dict[str, Callable[[], list[Pair]]] = {
     "frechet": frechet.pairs,
     "spectrum": spectrum.pairs,
 }
-assert {*PAIRS, "cell"} == set(NAMES)
+APART: dict[str, Callable[[], dict[str, Any]]] = {
+    "tracking": lambda: tracker_stall.measure_stall().to_json(),
+    "cell": lambda: cell.measure_cell().to_json(),
+}
+"""Figures that are measured in processes of their own."""
+assert {*PAIRS, *APART} == set(NAMES)
 
 
 def run_bench(names: Sequence[str], budget_s: float, progress: Progress) -> dict[str, Any]:
     """Measure the figures of the modules ``names`` (out of ``bench.NAMES``), about ``budget_s`` seconds each.
 
     Every pair is checked for equal results before the first one is timed. Returns the JSON-ready report. Raises
-    NotEqualError for a pair that is not, CellError when the tiny cell fails.
+    NotEqualError for a pair that is not, CellError and StallError when what is measured apart does not come to its end.
     """
     begun, load = time.perf_counter(), load_average()
     started = datetime.now(UTC).isoformat(timespec="seconds")
@@ -43,13 +48,14 @@ def run_bench(names: Sequence[str], budget_s: float, progress: Progress) -> dict
         differences.append(pair.check())
         progress.advance(done, pair.name)
     rows: list[dict[str, Any]] = []
-    progress.start("times", len(pairs) + ("cell" in names))
+    apart = [name for name in names if name in APART]
+    progress.start("times", len(pairs) + len(apart))
     for pair, difference in zip(pairs, differences, strict=True):
         rows.append(measure(pair, difference, budget_s=budget_s).to_json())
         progress.advance(len(rows), pair.name)
-    if "cell" in names:
-        rows.append(cell.measure_cell().to_json())
-        progress.advance(len(rows), "cell")
+    for name in apart:
+        rows.append(APART[name]())
+        progress.advance(len(rows), name)
     return {
         "schema": SCHEMA,
         "started": started,

@@ -35,6 +35,7 @@ def run(args: argparse.Namespace) -> int:
     from ssvae.bench.cell import CellError
     from ssvae.bench.pair import NotEqualError
     from ssvae.bench.run import run_bench
+    from ssvae.bench.tracker_stall import StallError
     from ssvae.core.files import write_json
     from ssvae.sweep.console import RichProgress, make_console
 
@@ -43,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         with RichProgress(console) as progress:
             found = run_bench(names, args.seconds, progress)
-    except (NotEqualError, CellError) as error:
+    except (NotEqualError, CellError, StallError) as error:
         console.print(f"bench failed, nothing was written: {error}", markup=False, soft_wrap=True)
         return 1
     write_json(args.out, found)

@@ -10,21 +10,43 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from ssvae.cli import bench, cell, cost, export, measure, predict, publish, reconstruct, report, reward, status
+from ssvae.cli import (
+    bench,
+    cancel,
+    cell,
+    collect,
+    cost,
+    drill,
+    export,
+    measure,
+    predict,
+    preflight,
+    publish,
+    reconstruct,
+    report,
+    reward,
+    status,
+    track,
+)
 from ssvae.core.paths import prepare_environment
 
 VERBS = {
     "bench": bench,
+    "cancel": cancel,
     "cell": cell,
+    "collect": collect,
     "cost": cost,
+    "drill": drill,
     "export": export,
     "measure": measure,
     "predict": predict,
+    "preflight": preflight,
     "publish": publish,
     "reconstruct": reconstruct,
     "report": report,
     "reward": reward,
     "status": status,
+    "track": track,
 }
 """Each module: HELP (one line), ``add_arguments(parser)``, ``run(args) -> exit code``."""
 

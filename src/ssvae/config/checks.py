@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ssvae.config.data_checks import data_problems, length_problems, share
+from ssvae.config.launch_checks import launch_checks, launched_together
 from ssvae.config.networks_checks import network_problems
 from ssvae.config.objective import ObjectiveConfig
 from ssvae.config.probe import ProbeConfig
@@ -22,6 +23,7 @@ from ssvae.config.reg_checks import check as regularizer_problems
 from ssvae.config.resolution import ResolutionConfig
 from ssvae.config.run import StageName
 from ssvae.config.score import MeasureConfig, Weights
+from ssvae.config.track_checks import track_problems
 from ssvae.config.train import TrainConfig
 from ssvae.config.tree import Config
 from ssvae.config.vae import Architecture, VaeConfig, architecture
@@ -35,7 +37,7 @@ LEAST_SCORED_FRAMES = 5
 def check(cfg: Config) -> list[Problem]:
     """All problems of one resolved cell, each with key, value and remedy."""
     of_vae = list(_vae(cfg.vae))
-    found = [*_ranges(cfg), *of_vae, *_run(cfg)]
+    found = [*_ranges(cfg), *of_vae, *_run(cfg), *track_problems(cfg.track), *launch_checks(cfg.launch)]
     for stage in stages_used(cfg):
         groups = getattr(cfg.stages, stage)
         key = {group.name: place(cfg, stage, group.name) for group in fields(groups) if group.name != "init"}
@@ -291,4 +293,5 @@ def check_together(cells: Sequence[Config]) -> list[Problem]:
         for key, value in values.items():
             protocols.setdefault(key, set()).add(str(value))
     remedy = "cells that are measured differently cannot share a table; run them as separate sweeps"
-    return [Problem(key, " and ".join(sorted(found)), remedy) for key, found in protocols.items() if len(found) > 1]
+    mixed = [Problem(key, " and ".join(sorted(found)), remedy) for key, found in protocols.items() if len(found) > 1]
+    return [*mixed, *launched_together([cfg.launch for cfg in cells])]

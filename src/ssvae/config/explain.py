@@ -17,8 +17,9 @@ from ssvae.config.problem import Problem
 _FIXED = {
     "hydra.mode": "is fixed: one cell is a grid of one; leave it out",
     "hydra/sweeper": "is fixed: grids go through this project's sweeper; leave it out",
-    "hydra/launcher": "cells run in this process: launch=local",
+    "hydra/launcher": "one of submitit_local and submitit_slurm; or leave it out: launch=local, launch=slurm",
 }
+_ALLOWED = ("basic", "submitit_local", "submitit_slurm")
 
 
 def readable(overrides: Sequence[str]) -> tuple[list[str], list[Problem]]:
@@ -34,7 +35,7 @@ def readable(overrides: Sequence[str]) -> tuple[list[str], list[Problem]]:
             continue
         if text.startswith("~") and "@" not in key:
             problems.append(Problem(text, "(deleted)", "nothing can be deleted from the config; give another value"))
-        elif key in _FIXED and value != "basic":
+        elif key in _FIXED and value not in (_ALLOWED if key == "hydra/launcher" else ("basic",)):
             problems.append(Problem(key, value, _FIXED[key]))
         elif key == "sweep" and override.is_sweep_override():
             problems.append(Problem(key, value, "one sweep file at a time: +sweep=NAME"))

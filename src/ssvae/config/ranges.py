@@ -58,7 +58,7 @@ LEAST: dict[type, dict[str, float]] = {
     NetworksConfig: {"fdd_frames": 1, "fvd_frames": 9},
     LatentsConfig: {"windows": 1, "batch": 1},
     RuntimeConfig: {"workers": 0, "checkpoint_every": 1, "log_every": 1},
-    TrackConfig: {"every_s": 0, "samples": 0},
+    TrackConfig: {"every_s": 0, "patience_s": 0, "system_every_s": 0, "samples": 0},
 }
 """The smallest value of a field, or of each entry of a list."""
 ABOVE_ZERO: dict[type, tuple[str, ...]] = {

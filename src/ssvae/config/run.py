@@ -1,4 +1,4 @@
-"""Groups ``stage``, ``launch``, ``track`` and node ``runtime``: what runs, where, and how it is watched.
+"""Groups ``stage`` and ``track``, node ``runtime``: what runs, and how it is watched.
 
 Nothing here is part of a stage's identity.
 """
@@ -22,20 +22,14 @@ class StageName(Enum):
     all = "all"
 
 
-class LaunchName(Enum):
-    local = "local"
-
-
-@dataclass
-class LaunchConfig:
-    name: LaunchName = MISSING
-
-
 @dataclass
 class TrackConfig:
     enabled: bool = MISSING
+    uri: str | None = MISSING  # any of MLflow's; null: $MLFLOW_TRACKING_URI, else sqlite under runs/
     experiment: str = MISSING  # MLflow experiment
     every_s: float = MISSING  # seconds between two mirrorings of a running stage
+    patience_s: float = MISSING  # longest wait for the tracker when all work is done
+    system_every_s: float | None = MISSING  # seconds between two samples of each rank's machine; null or 0: none
     samples: int = MISSING  # sample videos kept a cell
 
 

@@ -8,13 +8,15 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
 from ssvae.config.data import DataConfig
+from ssvae.config.launch import LaunchConfig
 from ssvae.config.objective import ObjectiveConfig
 from ssvae.config.probe import ProbeConfig
 from ssvae.config.reg import RegConfig, StrengthConfig
 from ssvae.config.resolution import ResolutionConfig
 from ssvae.config.reward import RewardConfig
-from ssvae.config.run import LaunchConfig, RuntimeConfig, StageName, SweepConfig, TrackConfig
+from ssvae.config.run import RuntimeConfig, StageName, SweepConfig, TrackConfig
 from ssvae.config.score import LatentsConfig, MeasureConfig, NetworksConfig
+from ssvae.config.search import SearchConfig
 from ssvae.config.train import VaeTrainConfig
 from ssvae.config.vae import VaeConfig
 
@@ -93,6 +95,7 @@ class Config:
     launch: LaunchConfig = MISSING
     track: TrackConfig = MISSING
     sweep: SweepConfig = MISSING
+    search: SearchConfig | None = MISSING
 
 
 def register() -> None:

@@ -7,7 +7,7 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,8 @@ def read_json(path: Path) -> Any:
 
 
 class StepsLog:
-    """Append-only ``steps.jsonl``: one JSON object a logged step, no time stamps, so equal runs give equal files.
+    """Append-only JSON lines (``steps.jsonl``, ``samples.jsonl``): one object a logged step, no time stamps, so equal
+    runs give equal files.
 
     Opening at ``resume_step`` drops every line past that step (and a line torn by a kill): those steps are computed
     again, identically.
@@ -68,9 +69,11 @@ class StepsLog:
         write_text(path, "".join(kept))
         self._file = path.open("a", encoding="utf-8")
 
-    def write(self, step: int, values: dict[str, float]) -> None:
-        """Append one line for ``step``; what is no finite number becomes null, since JSON has no word for it."""
-        plain = {name: value if math.isfinite(value) else None for name, value in values.items()}
+    def write(self, step: int, values: Mapping[str, float | str]) -> None:
+        """Append one line for ``step``; a number that is not finite becomes null, since JSON has no word for it."""
+        plain = {
+            name: value if isinstance(value, str) or math.isfinite(value) else None for name, value in values.items()
+        }
         self._file.write(json.dumps({"step": step, **plain}) + "\n")
         self._file.flush()
 

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 ID_LENGTH = 12
+FROZEN = ".frozen.json"
+"""In a copy of the code that was taken for jobs: commit and dirty flag of the tree it was taken from."""
 _PACKAGES = ("torch", "numpy", "av", "accelerate", "hydra-core", "mlflow", "optuna", "webdataset")
 
 
@@ -50,7 +52,13 @@ def file_sha256(path: Path) -> str:
 
 
 def git_state(root: Path) -> dict[str, Any]:
-    """{"commit": str | None, "dirty": bool | None} of the checkout at ``root``; None where there is no git."""
+    """{"commit": str | None, "dirty": bool | None} of the checkout at ``root``; None where there is no git.
+
+    A frozen copy (sweep/freeze.py) speaks of the tree it was taken from, not of a repository around it.
+    """
+    if (root / FROZEN).exists():
+        frozen = json.loads((root / FROZEN).read_text(encoding="utf-8"))
+        return {"commit": frozen["commit"], "dirty": frozen["dirty"]}
 
     def git(*words: str) -> str | None:
         try:

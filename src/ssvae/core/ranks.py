@@ -67,6 +67,14 @@ class Ranks:
         dist.all_reduce(value, op=dist.ReduceOp.MIN)
         return bool(value.item())
 
+    def largest(self, value: int, device: torch.device | str = "cpu") -> int:
+        """The largest ``value`` of any rank; every rank gets the same answer."""
+        if self.world == 1:
+            return value
+        most = torch.tensor(value, device=device)
+        dist.all_reduce(most, op=dist.ReduceOp.MAX)
+        return int(most.item())
+
     def average_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
         """Replace every gradient by its mean over ranks, in place.
 

@@ -10,8 +10,11 @@ Dimension legend
 
 from __future__ import annotations
 
+import atexit
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from multiprocessing import active_children
 from typing import Any, Literal
 
 import numpy as np
@@ -21,6 +24,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ssvae.core.seeds import derive, numpy_generator
+from ssvae.core.stop import SIGNALS
 from ssvae.data.pixels import ClipError, to_video
 from ssvae.data.reader import WindowReader
 from ssvae.data.rejects import Reject
@@ -35,12 +39,14 @@ ATTEMPTS = 16
 class Batch:
     """One training batch of one modality.
 
-    video (B,3,T,H,W) in [-1, 1]; keys, captions: of each sample; labels (B,) int64, -1 without one;
-    rejects: samples that were drawn and could not be used (each was replaced).
+    video (B,3,T,H,W) in [-1, 1]; keys, captions: of each sample; drawn: each sample's key, a clip's with the place of
+    its window in [0, 1]; labels (B,) int64, -1 without one; rejects: samples that were drawn and could not be used
+    (each was replaced).
     """
 
     video: Tensor
     keys: list[str]
+    drawn: list[str]
     captions: list[str | None]
     labels: Tensor
     modality: Modality
@@ -107,25 +113,28 @@ class BatchPlan(Dataset[Batch]):
         first = (step * self._ranks + self._rank) * size
         rejects: list[Reject] = []
         drawn = [self._draw(modality, first + slot, rejects) for slot in range(size)]
-        labels = [-1 if sample.label is None else sample.label for sample, _ in drawn]
+        labels = [-1 if sample.label is None else sample.label for sample, _, _ in drawn]
         return Batch(
-            video=torch.stack([to_video(window) for _, window in drawn]),
-            keys=[sample.key for sample, _ in drawn],
-            captions=[sample.caption() for sample, _ in drawn],
+            video=torch.stack([to_video(window) for _, _, window in drawn]),
+            keys=[sample.key for sample, _, _ in drawn],
+            # A float's text has every digit: with the key it says which frames were seen.
+            drawn=[sample.key if place is None else f"{sample.key}@{place!r}" for sample, place, _ in drawn],
+            captions=[sample.caption() for sample, _, _ in drawn],
             labels=torch.tensor(labels, dtype=torch.int64),
             modality=modality,
             rejects=rejects,
         )
 
-    def _draw(self, modality: Modality, counter: int, rejects: list[Reject]) -> tuple[Sample, Tensor]:
+    def _draw(self, modality: Modality, counter: int, rejects: list[Reject]) -> tuple[Sample, float | None, Tensor]:
+        """A sample, where its window lies (None for an image), and what it shows."""
         failed = []
         for attempt in range(ATTEMPTS):
             sample = self._choose(modality, counter, attempt)
             try:
                 if modality == "image":
-                    return sample, self._reader.picture(sample)
+                    return sample, None, self._reader.picture(sample)
                 position = _uniform(self._seed, "data.position", counter, attempt)
-                return sample, self._reader.window(sample, position)
+                return sample, position, self._reader.window(sample, position)
             except ClipError as error:
                 failed.append((sample.key, error.reason))
                 rejects.append(failed[-1])
@@ -170,14 +179,38 @@ def batches(plan: BatchPlan, numbers: Sequence[int], workers: int = 0, context: 
         sampler=numbers,
         num_workers=workers,
         collate_fn=_as_is,
+        worker_init_fn=_leave_signals_to_the_main_process,
         multiprocessing_context=context if workers else None,
         # Without a generator the loader draws its base seed from the global one, which the model's draws share.
         generator=torch.Generator().manual_seed(0),
     )
-    for batch in loader:
-        if isinstance(batch, ValueError):
-            raise batch
-        yield batch
+    others = set(active_children())
+    held = [iter(loader)]
+    ours = set(active_children()) - others
+
+    def end() -> None:
+        held.clear()  # the last reference: the loader tells its workers to end, and waits for them
+        for worker in ours:
+            if worker.is_alive():  # stuck in a file: it takes no signal that can be ignored
+                worker.kill()
+
+    # An error may keep this generator alive until the process ends, which then would wait for workers for ever.
+    atexit.register(end)
+    try:
+        while (batch := next(held[0], None)) is not None:
+            if isinstance(batch, ValueError):
+                raise batch
+            yield batch
+    finally:
+        atexit.unregister(end)
+        end()
+
+
+def _leave_signals_to_the_main_process(worker: int) -> None:
+    """A scheduler signals every process of a job. A worker that dies of it takes the main process down in the middle
+    of an update; that one decides, and a worker ends with it."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 class _ErrorsAsValues(Dataset["Batch | ValueError"]):

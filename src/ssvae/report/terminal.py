@@ -28,15 +28,14 @@ _ARROWS = {"up": "↑", "down": "↓", "none": ""}
 def terminal_table(rows: Sequence[CellRow], title: str) -> Table:
     """Swept fields and main metrics, one section a channel count, the best value of each section in bold.
 
-    Reasons of cells that did not finish stand below, so that they never squeeze the numbers. Raises ValueError on mixed
+    Why cells did not finish is said below it (:func:`reasons`), at the terminal's own width. Raises ValueError on mixed
     protocols.
     """
     check_protocols(rows)
     metrics = present(rows, _COLUMNS)
     sizes = len({field_text(row, "resolution") for row in rows}) > 1
     table = Table(
-        title=Text(title, style="bold"), title_justify="left", caption=_reasons(rows), caption_justify="left",
-        box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False,
+        title=Text(title, style="bold"), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False,
     )  # fmt: skip
     table.add_column("reg", no_wrap=True)
     for name in ("ch", "px", "seed") if sizes else ("ch", "seed"):
@@ -64,6 +63,6 @@ def terminal_table(rows: Sequence[CellRow], title: str) -> Table:
     return table
 
 
-def _reasons(rows: Sequence[CellRow]) -> Text | None:
-    lines = [f"{row.label}, seed {field_text(row, 'seed')}: {row.reason}" for row in rows if row.reason]
-    return Text("\n".join(lines)) if lines else None
+def reasons(rows: Sequence[CellRow]) -> list[str]:
+    """Why cells did not finish, a line each."""
+    return [f"{row.label}, seed {field_text(row, 'seed')}: {row.reason}" for row in rows if row.reason]

@@ -19,6 +19,7 @@ from ssvae.core.files import write_json
 from ssvae.core.progress import Progress
 from ssvae.core.ranks import Ranks
 from ssvae.core.seeds import seed_everything
+from ssvae.core.stop import NEVER, Stop, Stoppable
 from ssvae.data.latents import LatentCache, NormalizedLatents
 from ssvae.data.text_cache import TextCache
 from ssvae.models.dit import VideoDiT
@@ -27,6 +28,8 @@ from ssvae.stages.conditions import Conditions, check_reward, resolve_conditions
 from ssvae.train.dit_loop import train_dit
 
 WEIGHTS = "dit.safetensors"
+TEXTS_AT_ONCE = 16
+"""Texts between two signs of life; each goes through the encoder by itself."""
 
 
 def run(
@@ -39,8 +42,10 @@ def run(
     caches: Path,
     folder: Path,
     progress: Progress,
+    stop: Stop = NEVER,
 ) -> None:
-    """Write ``dit.safetensors``, ``steps.jsonl`` and the weights of the checkpoints. Every rank trains.
+    """Write ``dit.safetensors``, ``steps.jsonl``, ``samples.jsonl`` and the weights of the checkpoints. Every rank
+    trains, until all are asked to ``stop``.
 
     latents: folder of the caches; base: folder of a training that this one goes on from; caches: of text embeddings,
     shared by all cells. Raises ValueError for latents, conditions or weights that do not fit.
@@ -49,7 +54,8 @@ def run(
     accelerator = build_accelerator(probe.train.precision)
     cache = LatentCache.open(latents / "train")
     positions = None if base is None else read_base_grid(base / WEIGHTS)
-    dit, conditions = open_dit(stage, seed, latents, caches, accelerator.device, positions)
+    preparing = Stoppable(progress, stop)
+    dit, conditions = open_dit(stage, seed, latents, caches, accelerator.device, positions, preparing)
     check_reward(stage, conditions)
     if base is not None:
         load_dit_weights(dit, base / WEIGHTS)
@@ -66,6 +72,7 @@ def run(
         accelerator=accelerator,
         progress=progress,
         keep=probe.checkpoints,
+        stop=stop,
     )
     if ema is not None:
         ema.copy_to(dit)
@@ -81,6 +88,7 @@ def open_dit(
     caches: Path,
     device: torch.device,
     base_grid: tuple[int, int, int] | None,
+    progress: Progress,
 ) -> tuple[VideoDiT, Conditions]:
     """The transformer with its first weights, on ``device``, and what it is told of each latent.
 
@@ -93,7 +101,11 @@ def open_dit(
     if conditions.kind is Condition.text:
         texts = TextCache(caches / "text", build_text_encoder(probe.text, device))
         if ranks.first:  # the others then find every embedding on disk
-            texts.encode([None if text is None else str(text) for text in conditions.every()])
+            every = [None if text is None else str(text) for text in conditions.every()]
+            progress.start("encode texts", len(every))
+            for start in range(0, len(every), TEXTS_AT_ONCE):
+                texts.encode(every[start : start + TEXTS_AT_ONCE])
+                progress.advance(min(start + TEXTS_AT_ONCE, len(every)))
         ranks.wait()
     seed_everything(seed, "init/dit")
     _, channels, *grid = cache.latents.shape

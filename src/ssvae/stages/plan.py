@@ -79,12 +79,16 @@ class StagePlan:
 
 
 def plan_cell(
-    cfg: Config, root: Path, fingerprints: Fingerprints, conditions: Fingerprints | None = None, world: int = 1
+    cfg: Config,
+    root: Path,
+    fingerprints: Fingerprints,
+    conditions: Fingerprints | None = None,
+    worlds: Callable[[str], int] = lambda stage: 1,
 ) -> dict[str, StagePlan]:
     """The stages that ``cfg.stage`` computes or needs, in order.
 
     fingerprints: of a data set's content; conditions: of the captions and labels in its meta lines, which only the
-    probe reads. world: ranks that train together.
+    probe reads. worlds: how many ranks train a stage together.
     """
     stages = cfg.stages
     plans: dict[str, StagePlan] = {}
@@ -105,7 +109,7 @@ def plan_cell(
         science = _vae_science(cfg.vae, stage, kind, fingerprints)
         # With shared statistics any number of ranks makes the same numbers, up to rounding.
         apart = stage.train.rank_statistics is RankStatistics.per_rank
-        add(name, {**science, "seed": cfg.seed, "ranks": world if apart else 1}, parents)
+        add(name, {**science, "seed": cfg.seed, "ranks": worlds(name) if apart else 1}, parents)
 
     score, measured = stages.measure.score, COMPUTED[cfg.stage]
     trained, weights = score.trained.value, score.weights.value

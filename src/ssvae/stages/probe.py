@@ -45,7 +45,8 @@ def run(
     are there is not scored again. Ranks share the clips; the first one writes.
     """
     ranks, device = Ranks.current(), build_accelerator(stage.probe.train.precision).device
-    dit, conditions = open_dit(stage, seed, latents, caches, device, read_base_grid(trained / WEIGHTS))
+    positions = read_base_grid(trained / WEIGHTS)
+    dit, conditions = open_dit(stage, seed, latents, caches, device, positions, progress)
     check_reward(stage, conditions)
     dit.eval()
     source = sources(stage.data)

@@ -10,9 +10,9 @@ Dimension legend
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from ssvae.config.data import DataKind
 from ssvae.config.train import Precision
 from ssvae.config.tree import ProbeStageConfig
 from ssvae.core.progress import Progress
-from ssvae.core.ranks import Ranks
+from ssvae.core.ranks import ALONE, Ranks
 from ssvae.core.seeds import torch_generator
 from ssvae.core.types import MetricValue
 from ssvae.data.latents import LatentCache, NormalizedLatents
@@ -79,7 +79,7 @@ class Scoring:
         # Held-out latents live in the training side's coordinates: a model must not see held-out statistics.
         part = diffusion_losses(
             dit=dit,
-            latents=NormalizedLatents(self.heldout, by=self.cache),
+            latents=_Told(NormalizedLatents(self.heldout, by=self.cache), self._rows() * probe.validation_draws, self),
             conditions=self.conditions.heldout,
             path=path,
             draws=probe.validation_draws,
@@ -193,7 +193,7 @@ class Scoring:
     def _real(self) -> ScoredClips:
         found = ScoredClips(())
         rows = 0
-        for batch in self._windows(self.ranks):
+        for batch in self._windows("read held-out clips", self.ranks):
             found.update(batch, range(rows, rows + len(batch)))
             rows += len(batch)
         found.join(self.ranks)
@@ -213,16 +213,25 @@ class Scoring:
             key = statistics_key(network, data, window, clip.fps, len(self.heldout))
             state: dict[str, Tensor] = {}
             if self.ranks.first:
-                make = lambda network=network: feature_statistics(network, self._windows())  # noqa: E731 - one line
+                make = partial(self._statistics_of_real, network)
                 state = cached_statistics(self.caches / "features", key, make).state_dict()
             found.append(FeatureStatistics.merged([self.ranks.share(state)]))
         return found
 
-    def _windows(self, ranks: Ranks | None = None) -> Any:
-        cfg, clip = self.stage.probe.sample, self.stage.resolution
-        given = {} if ranks is None else {"ranks": ranks}
-        batches = self.source.windows(self.source.heldout, clip, cfg.clips, cfg.batch, **given)
-        return (batch.video for batch in batches)
+    def _statistics_of_real(self, network: FrechetNetwork) -> FeatureStatistics:
+        return feature_statistics(network, self._windows(f"features of held-out clips for {network.metric}"))
+
+    def _windows(self, what: str, ranks: Ranks = ALONE) -> Iterator[Tensor]:
+        cfg, clip, done = self.stage.probe.sample, self.stage.resolution, 0
+        self.progress.start(what, -(-cfg.clips // ranks.world))
+        for batch in self.source.windows(self.source.heldout, clip, cfg.clips, cfg.batch, ranks):
+            yield batch.video
+            done += len(batch.keys)
+            self.progress.advance(done)
+
+    def _rows(self) -> int:
+        """Held-out latents that fall to this rank."""
+        return len(range(self.ranks.rank, len(self.heldout), self.ranks.world))
 
     @torch.no_grad()
     def _decoded(
@@ -258,6 +267,26 @@ class Scoring:
 
     def _denormalize(self, latents: Tensor) -> Tensor:
         return (latents.cpu().double() * _column(self.cache.std) + _column(self.cache.mean)).float()
+
+
+class _Told:
+    """Latents by rows (data/latents.py) that tell a progress how many of ``total`` rows were read."""
+
+    def __init__(self, latents: NormalizedLatents, total: int, scoring: Scoring) -> None:
+        self._latents, self._progress, self._read = latents, scoring.progress, 0
+        self._progress.start("held-out loss", total)
+
+    @property
+    def shape(self) -> torch.Size:
+        return self._latents.shape
+
+    def __len__(self) -> int:
+        return len(self._latents)
+
+    def __getitem__(self, rows: Tensor, /) -> Tensor:
+        self._progress.advance(self._read)
+        self._read += len(rows)
+        return self._latents[rows]
 
 
 def _column(values: Tensor) -> Tensor:

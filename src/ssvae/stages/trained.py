@@ -27,6 +27,7 @@ from ssvae.core.files import write_json
 from ssvae.core.progress import Progress
 from ssvae.core.ranks import Ranks
 from ssvae.core.seeds import seed_everything
+from ssvae.core.stop import NEVER, Stop
 from ssvae.models.statistics import measure_statistics
 from ssvae.models.vae import VideoVAE
 from ssvae.models.weights import save_vae
@@ -50,7 +51,8 @@ def vae_folder(stage: Path, weights: str = "raw") -> Path:
 
 @dataclass(frozen=True)
 class Training:
-    """What a training stage is given. sources: a data config -> its clips; folder: where it writes."""
+    """What a training stage is given. sources: a data config -> its clips; folder: where it writes; stop: asked at
+    every step boundary. What comes after the last step is short, and is finished."""
 
     stage: VaeStageConfig
     runtime: RuntimeConfig
@@ -58,11 +60,12 @@ class Training:
     sources: Callable[[DataConfig], Source]
     folder: Path
     progress: Progress
+    stop: Stop = NEVER
 
 
 def train_and_store(job: Training, vae: VideoVAE, kind: TrainedStage, continued: Path | None = None) -> None:
     """Train ``vae`` as ``job`` says and write ``vae/`` (and ``vae_ema/``), ``parts.safetensors``, ``steps.jsonl``,
-    ``metrics.json``.
+    ``samples.jsonl``, ``metrics.json``.
 
     Every rank trains; the first one writes. In ``decoder_finetune`` the encoder stays as it is. continued: folder of a
     stage whose mask token, likelihood's scale and critic go on here.
@@ -109,6 +112,7 @@ def train_and_store(job: Training, vae: VideoVAE, kind: TrainedStage, continued:
         train_encoder=kind is not TrainedStage.decoder_finetune,
         gradient_checkpointing=stage.train.gradient_checkpointing,
         share_statistics=stage.train.rank_statistics is RankStatistics.shared,
+        stop=job.stop,
     )
     if not ranks.first:
         return

@@ -51,6 +51,10 @@ class RichProgress:
     ) -> None:
         self._bar.stop()
 
+    def pause(self) -> None:
+        """Leave the terminal to another live display."""
+        self._bar.stop()
+
     def start(self, what: str, total: int, done: int = 0) -> None:
         if self._task is not None:
             self._bar.remove_task(self._task)

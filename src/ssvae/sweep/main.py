@@ -3,119 +3,109 @@
 from __future__ import annotations
 
 import logging
-import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from rich.logging import RichHandler
 
 from ssvae.config.checks import stages_used
 from ssvae.config.compose import Cell
-from ssvae.config.data import DataConfig, DataKind
+from ssvae.config.data import DataKind
+from ssvae.config.launch import JobsConfig
 from ssvae.core.files import read_json
 from ssvae.core.identity import git_state
 from ssvae.core.paths import PROJECT, project_root
 from ssvae.core.progress import Progress
+from ssvae.core.stop import Interrupted, Stop, Stoppable
 from ssvae.stages.conditions import told_problems
 from ssvae.stages.foreign import foreign_problems, reward_problems
 from ssvae.stages.plan import COMPUTED, cell_id, plan_cell
-from ssvae.stages.source import Source, open_source, synthetic_folder
+from ssvae.stages.source import synthetic_folder
 from ssvae.stages.trained import unsafe_here
 from ssvae.sweep import publish
 from ssvae.sweep.console import RichProgress, make_console, print_plan, print_problems
-from ssvae.sweep.planned import PlannedCell, distinct, sweep_name
+from ssvae.sweep.finish import finish
+from ssvae.sweep.launcher import Launcher, choose_launcher, launch_problems, with_launch
+from ssvae.sweep.planned import PlannedCell, command_line, distinct, sweep_name
 from ssvae.sweep.record import CellRecord
+from ssvae.sweep.run_jobs import run_jobs
 from ssvae.sweep.schedule import Scheduler, decide
+from ssvae.sweep.sources import Sources
 from ssvae.sweep.tracking import Tracking
 
 logger = logging.getLogger(__name__)
 
 
-class Sources:
-    """Opens each data set once."""
+def run_grid(cells: Sequence[Cell], overrides: Sequence[str], hydra_launcher: Mapping[str, Any] | None = None) -> int:
+    """Run every cell; returns the exit code: 0 all done, 1 a cell failed, 2 bad input, 130 interrupted.
 
-    def __init__(self, root: Path, progress: Progress) -> None:
-        self._root = root
-        self._progress = progress
-        self._open: dict[str, Source] = {}
-
-    def __call__(self, data: DataConfig) -> Source:
-        key = repr(data)
-        if key not in self._open:
-            self._open[key] = open_source(data, self._root, self._progress)
-        return self._open[key]
-
-
-def run_grid(cells: Sequence[Cell], overrides: Sequence[str]) -> int:
-    """Run every cell; returns the exit code: 0 all done, 1 a cell failed, 2 bad input, 130 interrupted."""
+    hydra_launcher: the values of ``hydra.launcher``, where that is one of submitit's.
+    """
     console = make_console()
     logging.basicConfig(
         level=logging.INFO, format="%(message)s", handlers=[RichHandler(console=console, show_path=False)]
     )
     logging.getLogger("alembic").setLevel(logging.WARNING)
     root = project_root()
-    # A SIGTERM (a scheduler's polite kill) must end like Ctrl-C: cells marked as killed, locks released.
-    signal.signal(signal.SIGTERM, _interrupt)
-    with RichProgress(console) as progress:
-        sources = Sources(root, progress)
-        if unmade := unsafe_here([cell.cfg for cell in cells]) or _unmade(cells, root):
-            print_problems(unmade)
-            return 2
-        if unusable := foreign_problems([cell.cfg for cell in cells]) or _unusable(cells, sources):
-            print_problems(unusable)
-            return 2
-        every = _plan(cells, root, sources)
-        if absent := reward_problems([one.cell.cfg for one in every if _scores(one)]):
-            print_problems(absent)
-            return 2
-        planned = distinct(every)
-        if len(planned) < len(every):
-            logger.info(
-                "%d of %d cells are the same work as another and run once", len(every) - len(planned), len(every)
-            )
-        if missing := _missing(planned):
-            print_problems(missing)
+    launcher = choose_launcher(cells[0].cfg.launch, hydra_launcher)
+    cells = with_launch(cells, launcher.config)
+    stop = Stop()
+    # A scheduler's polite kill: the stage saves at its next step, cells are marked, locks released.
+    with RichProgress(console) as progress, stop.on_signals():
+        try:
+            planned = _planned(cells, root, launcher, Stoppable(progress, stop))
+        except (KeyboardInterrupt, Interrupted):
+            return 130
+        if isinstance(planned, list):
+            print_problems(planned)
             return 2
         name = sweep_name(planned)
         decisions = decide([one.plans for one in planned], [COMPUTED[one.cell.cfg.stage] for one in planned])
         print_plan(console, name, planned, decisions, root)
         _warn_of_other_commits(planned, root)
-        command = " ".join(["python run.py", *(["-m"] if len(cells) > 1 else []), *overrides]).replace("'", "")
+        command = command_line(overrides, len(cells) > 1)
         records = [CellRecord.open(root, name, one) for one in planned]
-        tracking = Tracking.open(root, name, planned[0].cell.cfg.track, command, planned, records)
         configs = [record.path.with_suffix(".yaml") for record in records]
         ids = sorted({record.cell_id for record in records})
         publish.SweepRecord(command, publish.experiment_notes(records, configs), ids).save(root, name)
-        scheduler = Scheduler(planned, records, tracking, sources, root, progress)
+        if launcher.by != "here":
+            progress.pause()
+            return run_jobs(root, name, planned, records, launcher, command, console)
+        tracking = Tracking.open(root, name, planned[0].cell.cfg.track, command, planned, records)
+        sources = Sources(root, Stoppable(progress, stop))
+        scheduler = Scheduler(planned, records, tracking, sources, root, progress, stop)
         try:
             scheduler.run()
-            for index, record in enumerate(records):
-                if (figures := publish.cell_figures(root, name, record)) is not None:
-                    tracking.artifacts(index, figures)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, Interrupted):
             scheduler.killed()
             tracking.finish("KILLED")
             console.print(f"[yellow]stopped; the same command goes on from there[/] (state: {root / 'runs'})")
             return 130
-    try:
-        folder = publish.report(root, name, console)
-    except ValueError as error:
-        print_problems([str(error)], "the cells are done, their table could not be written:")
-        tracking.finish("FAILED")
-        return 1
-    failed = [record for record in records if record.status == "failed"]
-    tracking.report(folder)
-    tracking.finish("FAILED" if failed else "FINISHED")
-    for line in tracking.problems():
-        console.print(f"[yellow]{line}[/]")
-    console.print(
-        f"results: {folder}\nrun folders: {root / 'runs'}\nMLflow: make dashboard", highlight=False, soft_wrap=True
-    )
-    for record in failed:
-        console.print(f"[red]failed:[/] {record.label}: {record.reason}", soft_wrap=True)
-    return 1 if failed else 0
+    return finish(root, name, records, tracking, console)
+
+
+def _planned(
+    cells: Sequence[Cell], root: Path, launcher: Launcher, progress: Progress
+) -> tuple[PlannedCell, ...] | list[str]:
+    """The distinct cells with their stages, or the problems that keep them from being run."""
+    sources = Sources(root, progress)
+    configs = [cell.cfg for cell in cells]
+    here = launcher.by != "slurm"
+    if unmade := launch_problems(launcher, configs, root) + (unsafe_here(configs) if here else []):
+        return unmade
+    if unmade := _unmade(cells, root):
+        return unmade
+    if unusable := foreign_problems(configs) or _unusable(cells, sources):
+        return unusable
+    every = _plan(cells, root, sources)
+    if absent := reward_problems([one.cell.cfg for one in every if _scores(one)]):
+        return absent
+    planned = distinct(every)
+    if len(planned) < len(every):
+        logger.info("%d of %d cells are the same work as another and run once", len(every) - len(planned), len(every))
+    return _missing(planned) or tuple(planned)
 
 
 def _unusable(cells: Sequence[Cell], sources: Sources) -> list[str]:
@@ -139,9 +129,19 @@ def _unusable(cells: Sequence[Cell], sources: Sources) -> list[str]:
 def _plan(cells: Sequence[Cell], root: Path, sources: Sources) -> list[PlannedCell]:
     planned = []
     for cell in cells:
-        plans = plan_cell(cell.cfg, root, lambda data: sources(data).fingerprint, lambda data: sources(data).conditions)
+        plans = plan_cell(
+            cell.cfg,
+            root,
+            lambda data: sources(data).fingerprint,
+            lambda data: sources(data).conditions,
+            partial(_world, cell.cfg.launch.jobs),
+        )
         planned.append(PlannedCell(cell, plans, cell_id(plans)))
     return planned
+
+
+def _world(jobs: JobsConfig, stage: str) -> int:
+    return jobs.of(stage).world
 
 
 def _scores(one: PlannedCell) -> bool:
@@ -192,7 +192,3 @@ def _warn_of_other_commits(planned: Sequence[PlannedCell], root: Path) -> None:
         logger.info(
             "%d of %d reused stages were made at another commit (see their run.json)", len(others), len(finished)
         )
-
-
-def _interrupt(number: int, frame: FrameType | None) -> Any:
-    raise KeyboardInterrupt

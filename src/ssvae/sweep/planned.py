@@ -33,6 +33,11 @@ def distinct(cells: Sequence[PlannedCell]) -> list[PlannedCell]:
     return [replace(first, alike=tuple(one.cell for one in others)) for first, *others in groups.values()]
 
 
+def command_line(overrides: Sequence[str], several: bool) -> str:
+    """What the user typed, without the quotes that only Hydra needs."""
+    return " ".join(["python run.py", *(["-m"] if several else []), *overrides]).replace("'", "")
+
+
 def sweep_name(cells: Sequence[PlannedCell]) -> str:
     """The given name, or one derived from axes and cells: the same grid finds its results again."""
     given = cells[0].cell.cfg.sweep.name

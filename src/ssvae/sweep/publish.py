@@ -12,7 +12,7 @@ from rich.console import Console
 from ssvae.core.files import read_json, write_json
 from ssvae.report.collect import cell_paths, collect, read_cell
 from ssvae.report.table import TableNotes
-from ssvae.report.terminal import terminal_table
+from ssvae.report.terminal import reasons, terminal_table
 from ssvae.sweep.record import CellRecord
 
 
@@ -52,6 +52,8 @@ def report(root: Path, sweep: str, console: Console) -> Path:
     folder = root / "results" / sweep
     write_report(rows, folder, TableNotes(sweep, record.command, footnotes=(*record.notes, *_times(root, sweep))))
     console.print(terminal_table(rows, sweep))
+    for line in reasons(rows):
+        console.print(line, markup=False, soft_wrap=True)
     return folder
 
 

@@ -21,7 +21,8 @@ Status = Literal["waiting", "running", "finished", "failed", "killed"]
 
 @dataclass
 class CellRecord:
-    """The state of one cell of one sweep. seconds: of this call; stages: name -> folder, relative to the root."""
+    """The state of one cell of one sweep. seconds: of this call; stages: name -> folder, relative to the root; tags:
+    for the tracker, beside the fields."""
 
     path: Path
     cell_id: str
@@ -33,6 +34,12 @@ class CellRecord:
     reason: str | None = None
     seconds: float = 0.0
     reused: list[str] = field(default_factory=list)
+    tags: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, path: Path) -> CellRecord:
+        """The record as it lies on disk."""
+        return cls(path=path, **read_json(path))
 
     @classmethod
     def open(cls, root: Path, sweep: str, planned: PlannedCell) -> CellRecord:
@@ -60,16 +67,21 @@ class CellRecord:
         write_text(folder / f"{cell_id}.yaml", yaml.safe_dump(resolved_values(cell), sort_keys=False))
         if record.path.exists():
             before = read_json(record.path)
-            record.seconds = float(before["seconds"])
+            record.seconds, record.tags = float(before["seconds"]), dict(before.get("tags", {}))
             # A finished cell stays finished, also when the call that only looks at it again is interrupted.
             if before["status"] == "finished" and all(plan.finished for plan in plans.values()):
                 record.status = "finished"
         record.save()
         return record
 
+    def reload(self) -> None:
+        """Take over what others have found out about the cell."""
+        now = read_json(self.path)
+        self.status, self.reason, self.seconds = now["status"], now["reason"], float(now["seconds"])
+
     def save(self) -> None:
         """Write the record atomically."""
-        names = ("cell_id", "label", "fields", "overrides", "stages", "status", "reason", "seconds", "reused")
+        names = ("cell_id", "label", "fields", "overrides", "stages", "status", "reason", "seconds", "reused", "tags")
         write_json(self.path, {name: getattr(self, name) for name in names})
 
 

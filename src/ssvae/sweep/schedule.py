@@ -12,6 +12,7 @@ from typing import Literal
 from ssvae.config.data import DataConfig
 from ssvae.core.files import Busy, exclusive, write_text
 from ssvae.core.progress import Progress
+from ssvae.core.stop import NEVER, Interrupted, Stop
 from ssvae.stages.execute import Job, execute
 from ssvae.stages.plan import COMPUTED, StagePlan
 from ssvae.stages.source import Source
@@ -32,7 +33,7 @@ def decide(cells: Sequence[Mapping[str, StagePlan]], computed: Sequence[Sequence
     for plans, names in zip(cells, computed, strict=True):
         row: dict[str, Decision] = {}
         for name, plan in plans.items():
-            if plan.finished or name not in names or _not_needed(name, plans):
+            if plan.finished or name not in names or not_needed(name, plans):
                 row[name] = "reuse"
             elif plan.id in seen:
                 row[name] = "share"
@@ -43,7 +44,7 @@ def decide(cells: Sequence[Mapping[str, StagePlan]], computed: Sequence[Sequence
     return decisions
 
 
-def _not_needed(name: str, plans: Mapping[str, StagePlan]) -> bool:
+def not_needed(name: str, plans: Mapping[str, StagePlan]) -> bool:
     """The base has done its work once what continues it is finished."""
     return name == "base" and "pretrain" in plans and plans["pretrain"].finished
 
@@ -62,6 +63,7 @@ class Scheduler:
         sources: Callable[[DataConfig], Source],
         root: Path,
         progress: Progress,
+        stop: Stop = NEVER,
     ) -> None:
         self._cells = list(cells)
         self._records = list(records)
@@ -69,6 +71,7 @@ class Scheduler:
         self._sources = sources
         self._root = root
         self._progress = progress
+        self._stop = stop
         self._failures: dict[str, str] = {}
         self._begun: dict[int, float] = {}
         self._computed: set[str] = set()
@@ -84,6 +87,8 @@ class Scheduler:
                     logger.info("waiting for stages that another process is computing")
                     said = True
                 time.sleep(POLL_S)
+            if self._stop.asked:
+                raise self._stop.interrupt()
             pending = busy
 
     def killed(self) -> None:
@@ -114,19 +119,21 @@ class Scheduler:
                 record.save()
             self._tracking.open_cell(index)
         for name, plan in one.plans.items():
-            if name not in COMPUTED[one.cell.cfg.stage] or _not_needed(name, one.plans):
+            if name not in COMPUTED[one.cell.cfg.stage] or not_needed(name, one.plans):
                 self._note(index, plan, "reused")
                 continue
             if plan.id in self._failures:
                 self._close(index, "failed", self._failures[plan.id])
                 return True
             shown = Labelled(self._progress, f"{one.label}: {name}")
-            job = Job(one.cell.cfg, plan, one.plans, self._sources, self._root, shown)
+            job = Job(one.cell.cfg, plan, one.plans, self._sources, self._root, shown, stop=self._stop)
             self._tracking.watch(index, name, plan.folder)
             try:
                 outcome = execute(job, wait=False)
             except Busy:
                 return False
+            except Interrupted:
+                raise
             except Exception as error:  # noqa: BLE001 - one cell's death is one cell's; it is named, recorded, reported
                 self._fail(index, plan, error)
                 return True

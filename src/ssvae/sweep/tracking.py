@@ -3,39 +3,52 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 from ssvae.config.run import TrackConfig
+from ssvae.sweep.liveness import Liveness
 from ssvae.sweep.planned import PlannedCell
-from ssvae.sweep.record import CellRecord, flat_config
-from ssvae.track.base import CellRun, Problems, RunStatus, SweepRun
-from ssvae.track.guard import open_tracker
-from ssvae.track.mirror import Mirror
+from ssvae.sweep.record import CellRecord
+from ssvae.track.base import Problems, RunStatus, TrackerError
+from ssvae.track.live import Live
+from ssvae.track.mlflow import MlflowTracker, prepare
+from ssvae.track.records import STATUS
 
 logger = logging.getLogger(__name__)
-_STATUS: Mapping[str, RunStatus] = {"finished": "FINISHED", "failed": "FAILED", "killed": "KILLED"}
+
+
+def start_live(root: Path, config: TrackConfig, problems: Problems) -> Live | None:
+    """The background thread for ``config``; None where tracking is off, or MLflow is not there (a problem noted)."""
+    if not config.enabled:
+        return None
+    try:
+        prepare(root, config.uri)
+    except TrackerError as error:
+        problems.note(error)
+        return None
+
+    def connect() -> MlflowTracker:
+        return MlflowTracker(root, config.experiment, config.uri, lives=Liveness(root))
+
+    return Live(root, connect, problems, every_s=config.every_s)
 
 
 class Tracking:
-    """One sweep's runs. Only finished work is mirrored in this thread; running stages by a background thread."""
+    """One sweep's runs. Every method returns at once, but :meth:`finish` and :meth:`detach`: a background thread does
+    the work. Stages may be run by this process or by others, which makes no difference: their folders are watched."""
 
     def __init__(
-        self,
-        sweep: SweepRun,
-        mirror: Mirror,
-        problems: Problems,
-        cells: Sequence[PlannedCell],
-        records: Sequence[CellRecord],
+        self, live: Live | None, problems: Problems, sweep: str, records: Sequence[CellRecord], patience_s: float
     ) -> None:
-        self._sweep = sweep
-        self._mirror = mirror
+        self._live = live
         self._problems = problems
-        self._cells = cells
+        self._sweep = sweep
         self._records = records
-        self._runs: dict[int, CellRun] = {}
-        self._watched: set[tuple[int, str]] = set()
+        self._patience_s = patience_s
+        self._open: set[int] = set()
+        self._missing: list[str] = []
 
     @classmethod
     def open(
@@ -47,32 +60,28 @@ class Tracking:
         cells: Sequence[PlannedCell],
         records: Sequence[CellRecord],
     ) -> Tracking:
-        """Open the sweep's run and close what dead processes left open."""
-        tracker = open_tracker(root, config.experiment, enabled=config.enabled)
-        problems = tracker.problems
-        reaped = tracker.reap()
-        if reaped:
-            logger.info("%d MLflow runs of dead processes were set to KILLED", reaped)
-        sweep = tracker.open_sweep(name, {"command": command, "cells": str(len(cells))}, {})
-        return cls(sweep, Mirror(problems, every_s=config.every_s), problems, cells, records)
+        """Show the sweep, and close what dead processes left open."""
+        problems = Problems()
+        live = start_live(root, config, problems)
+        if live is not None:
+            live.open_sweep(name, {"command": command, "cells": str(len(cells))})
+        return cls(live, problems, name, records, config.patience_s)
 
     def open_cell(self, index: int) -> None:
-        """Open (or go on in) the run of a cell."""
-        record, one = self._records[index], self._cells[index]
-        tags = {"exp": one.cell.cfg.exp, "overrides": " ".join(record.overrides)}
-        self._runs[index] = self._sweep.open_cell(record.cell_id, record.fields, flat_config(one.cell), tags)
+        """Show (or go on with) the run of a cell. Its record and frozen config are on disk."""
+        if self._live is not None:
+            self._live.open_cell(self._sweep, self._records[index].path)
+            self._open.add(index)
 
     def watch(self, index: int, stage: str, folder: Path) -> None:
         """Mirror a stage while it runs."""
-        if (index, stage) not in self._watched:
-            self._watched.add((index, stage))
-            self._mirror.watch(self._runs[index], stage, folder)
+        if self._live is not None:
+            self._live.watch(self._sweep, self._records[index].cell_id, stage, folder)
 
     def stage_done(self, index: int, stage: str, folder: Path) -> None:
         """Mirror the rest of a stage, also of one that was finished before."""
-        self.watch(index, stage, folder)
-        self._watched.discard((index, stage))
-        self._mirror.finish(self._runs[index], stage)
+        if self._live is not None:
+            self._live.stage_done(self._sweep, self._records[index].cell_id, stage, folder)
 
     def artifacts(self, index: int, folder: Path) -> None:
         """Mirror a folder of figures of a cell."""
@@ -80,26 +89,37 @@ class Tracking:
 
     def close_cell(self, index: int, status: Literal["finished", "failed", "killed"], reason: str | None) -> None:
         """Set the truthful status of a cell that was opened."""
-        run = self._runs.get(index)
-        if run is None:
-            return
-        for watched, stage in [pair for pair in self._watched if pair[0] == index]:
-            self._watched.discard((watched, stage))
-            self._mirror.finish(run, stage)
-        if self._records[index].reused:
-            run.mark_reused(self._records[index].reused)
-        run.finish(_STATUS[status], reason)
+        if self._live is not None and index in self._open:
+            record = self._records[index]
+            self._live.close_cell(self._sweep, record.cell_id, STATUS[status], reason, record.reused)
 
     def report(self, folder: Path) -> None:
         """Attach table and figures to the sweep's run."""
-        self._sweep.log_artifacts(folder)
+        if self._live is not None:
+            self._live.report(self._sweep, folder)
 
     def finish(self, status: RunStatus) -> None:
-        """Close the sweep's run."""
-        self._mirror.close()
-        self._sweep.finish(status)
+        """Set the sweep's status, and wait for the tracker, for ``track.patience_s`` seconds at the longest."""
+        if self._live is not None:
+            self._live.close_sweep(self._sweep, status)
+            self._missing = self._live.close(self._patience_s)
+
+    def detach(self) -> None:
+        """Stop watching and leave the runs as they are: others work on, and whoever looks next goes on from there."""
+        if self._live is not None:
+            self._missing = self._live.close(self._patience_s)
 
     def problems(self) -> list[str]:
-        """What went wrong with the tracker, for the end of the run."""
-        summary = self._problems.summary()
-        return [summary] if summary else []
+        """What went wrong with the tracker, and how to get the rest, for the end of the run."""
+        return told(self._problems, self._missing, [self._sweep])
+
+
+def told(problems: Problems, missing: Sequence[str], sweeps: Sequence[str]) -> list[str]:
+    """Lines for the end of a run."""
+    summary = problems.summary(complete=not missing)
+    lines = [summary] if summary else []
+    if missing:
+        shown = ", ".join(missing[:8]) + (f" and {len(missing) - 8} more" if len(missing) > 8 else "")
+        command = " ".join(["python -m ssvae track sync", *sweeps])
+        lines.append(f"not complete in MLflow: {shown}; it is all in the run folders; to send it: {command}")
+    return lines

@@ -1,1 +1,1 @@
-"""Mirrors of run folders; only ``mlflow.py`` knows MLflow."""
+"""Mirrors of run folders; only this package knows MLflow, in ``mlflow.py``, ``client.py`` and ``limits.py``."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -16,18 +16,33 @@ from typing import Literal, Protocol
 logger = logging.getLogger(__name__)
 
 RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
+Lives = Callable[[str, str | None], bool]
+"""(sweep, cell id; None: any of its cells) -> is somebody, somewhere, still at work on it?"""
+
+
+def nobody(sweep: str, cell_id: str | None) -> bool:
+    """For a project where nothing runs beside this process."""
+    return False
 
 
 class TrackerError(RuntimeError):
-    """The tracker could not do what was asked; the run folders are untouched."""
+    """The tracker could not do what was asked; the run folders are untouched.
+
+    unreachable: the tracker as a whole does not answer, or errs; asking it for something else is of no use now.
+    """
+
+    def __init__(self, text: str, *, unreachable: bool = False) -> None:
+        super().__init__(text)
+        self.unreachable = unreachable
 
 
 @dataclass(frozen=True, slots=True)
 class MirrorCount:
     """What one call of ``mirror`` found.
 
-    points: step metrics sent. finals: final metrics sent. files: artifacts uploaded. skipped: values that are not
-    finite numbers (NaN, infinity, null) and were left out. malformed: lines of ``steps.jsonl`` that are no JSON object.
+    points: step metrics sent. finals: final metrics sent. files: artifacts uploaded. system: values of system metrics
+    sent. skipped: values that are not finite numbers (NaN, infinity, null) and were left out. malformed: lines of
+    ``steps.jsonl`` that are no JSON object.
     """
 
     points: int = 0
@@ -35,6 +50,17 @@ class MirrorCount:
     files: int = 0
     skipped: int = 0
     malformed: int = 0
+    system: int = 0
+
+    def __add__(self, other: MirrorCount) -> MirrorCount:
+        return MirrorCount(
+            self.points + other.points,
+            self.finals + other.finals,
+            self.files + other.files,
+            self.skipped + other.skipped,
+            self.malformed + other.malformed,
+            self.system + other.system,
+        )
 
 
 class CellRun(Protocol):
@@ -48,8 +74,8 @@ class CellRun(Protocol):
         """Note the stages that an earlier cell or call had already finished."""
         ...
 
-    def finish(self, status: RunStatus, reason: str | None = None) -> None:
-        """Close the run with a truthful status; ``reason`` says why a cell did not finish."""
+    def finish(self, status: RunStatus, reason: str | None = None, ended_ms: int | None = None) -> None:
+        """Close the run with a truthful status; ``reason`` says why a cell did not finish. ended_ms: None for now."""
         ...
 
 
@@ -57,13 +83,24 @@ class SweepRun(Protocol):
     """One sweep: the parent of its cells."""
 
     def open_cell(
-        self, cell_id: str, fields: Mapping[str, object], params: Mapping[str, str], tags: Mapping[str, str]
+        self,
+        cell_id: str,
+        fields: Mapping[str, object],
+        params: Mapping[str, str],
+        tags: Mapping[str, str],
+        *,
+        own: bool = True,
+        started_ms: int | None = None,
     ) -> CellRun:
-        """Open the run of a cell, the same one for the same (sweep, cell) whenever it is opened again."""
+        """Open the run of a cell, the same one for the same (sweep, cell) whenever it is opened again.
+
+        own: this process works on it, so it is RUNNING until the process finishes it or dies; otherwise its status
+        stays. started_ms: of a run that is made now, None for now.
+        """
         ...
 
     def log_artifacts(self, folder: Path) -> int:
-        """Copy the files of a report folder (table, figures); returns how many were copied."""
+        """Copy the new or changed files of a report folder (table, figures); returns how many were copied."""
         ...
 
     def finish(self, status: RunStatus) -> None:
@@ -72,10 +109,12 @@ class SweepRun(Protocol):
 
 
 class Tracker(Protocol):
-    """Where sweeps are mirrored to."""
+    """Where sweeps are mirrored to. Everything raises TrackerError."""
 
-    def open_sweep(self, name: str, params: Mapping[str, str], tags: Mapping[str, str]) -> SweepRun:
-        """Open the run of a sweep, the same one for the same name."""
+    def open_sweep(
+        self, name: str, params: Mapping[str, str], tags: Mapping[str, str], *, own: bool = True
+    ) -> SweepRun:
+        """Open the run of a sweep, the same one for the same name. own: as for a cell."""
         ...
 
     def reap(self) -> int:
@@ -101,50 +140,13 @@ class Problems:
                 logger.debug("tracker problem %d: %s", self.count, error)
                 return
             self.first = self.last
-        logger.warning("the tracker failed, the run goes on without it (results are in the run folders): %s", error)
+        logger.warning("the tracker failed, it is tried again (results are in the run folders): %s", error)
 
-    def summary(self) -> str | None:
-        """One line for the end of a run, or None when nothing went wrong."""
+    def summary(self, complete: bool) -> str | None:
+        """One line for the end of a run, or None when nothing went wrong. complete: was all of it made up for?"""
         if not self.count:
             return None
         times = "once" if self.count == 1 else f"{self.count} times"
         last = f"; last: {self.last}" if self.last != self.first else ""
-        return f"the tracker failed {times} (results are complete in the run folders): {self.first}{last}"
-
-
-class NullCell:
-    """Tracks nothing."""
-
-    def mirror(self, stage: str, folder: Path) -> MirrorCount:
-        return MirrorCount()
-
-    def mark_reused(self, stages: Sequence[str]) -> None:
-        return None
-
-    def finish(self, status: RunStatus, reason: str | None = None) -> None:
-        return None
-
-
-class NullSweep:
-    """Tracks nothing."""
-
-    def open_cell(
-        self, cell_id: str, fields: Mapping[str, object], params: Mapping[str, str], tags: Mapping[str, str]
-    ) -> CellRun:
-        return NullCell()
-
-    def log_artifacts(self, folder: Path) -> int:
-        return 0
-
-    def finish(self, status: RunStatus) -> None:
-        return None
-
-
-class NullTracker:
-    """Tracks nothing: ``track=none``, or the stand-in for a tracker that could not be opened."""
-
-    def open_sweep(self, name: str, params: Mapping[str, str], tags: Mapping[str, str]) -> SweepRun:
-        return NullSweep()
-
-    def reap(self) -> int:
-        return 0
+        end = "and was filled up afterwards" if complete else "(results are complete in the run folders)"
+        return f"the tracker failed {times} {end}: {self.first}{last}"

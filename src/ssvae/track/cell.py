@@ -1,23 +1,29 @@
-"""One cell's tracked run: step metrics, final metrics and artifacts, each of them exactly once.
+"""One cell's tracked run: step metrics, final metrics, system metrics and artifacts, each of them exactly once.
 
 Knows a tracking store only through :class:`Store`.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple, Protocol
 
 from ssvae.track.base import MirrorCount, RunStatus
-from ssvae.track.folder import StepLine, StepTail, artifacts, created_ms, final_metrics, fingerprint
+from ssvae.track.folder import StepLine, StepTail, created_ms, final_metrics, fingerprint
+from ssvae.track.limits import POINTS_PER_CALL
+from ssvae.track.media import Unreadable, Upload, uploads
+from ssvae.track.system import SystemTails
 
-POINTS_PER_BATCH = 1000
-_NOTE_LIMIT = 5000
+logger = logging.getLogger(__name__)
+LOGGED_IMAGES = "mlflow.loggedImages"
+"""Tag of runs that have pictures for the image grid."""
 
 
 class Point(NamedTuple):
@@ -36,6 +42,10 @@ class Store(Protocol):
         """Turn the store's own errors, and those of reading run folders, into TrackerError."""
         ...
 
+    def exclusive(self, run_id: str) -> AbstractContextManager[object]:
+        """Keep other processes from writing the run meanwhile; raises OSError if one of them keeps it for long."""
+        ...
+
     def key(self, name: str) -> str:
         """``name`` in the form the store accepts."""
         ...
@@ -45,7 +55,7 @@ class Store(Protocol):
         ...
 
     def set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
-        """Set several tags at once."""
+        """Set several tags at once; values that are too long are cut."""
         ...
 
     def latest(self, run_id: str) -> dict[str, Point]:
@@ -57,14 +67,14 @@ class Store(Protocol):
         ...
 
     def log_points(self, run_id: str, points: Sequence[Point]) -> None:
-        """Store up to :data:`POINTS_PER_BATCH` points; a point that is there already changes nothing."""
+        """Store up to ``POINTS_PER_CALL`` points; a point that is there already changes nothing."""
         ...
 
-    def upload(self, run_id: str, file: Path, where: str) -> None:
-        """Copy ``file`` into the directory ``where`` of the run's artifacts, replacing one of that name."""
+    def upload(self, run_id: str, file: Path, where: str, name: str) -> None:
+        """Copy ``file`` to ``where``/``name`` among the run's artifacts, replacing one that is there."""
         ...
 
-    def close_run(self, run_id: str, status: RunStatus) -> None:
+    def close_run(self, run_id: str, status: RunStatus, ended_ms: int | None) -> None:
         """Set the final status."""
         ...
 
@@ -74,16 +84,17 @@ class _Stage:
     """What is known to be in the store already.
 
     prefix of step metrics; created: milliseconds since the epoch; last: highest step by metric; finals: fingerprint of
-    the mirrored ``metrics.json``; files: fingerprints by path; uploaded: digest over all of them.
+    the mirrored ``metrics.json``; files: marks by artifact; uploaded: digest over all of them.
     """
 
     prefix: str
     created: int
     tail: StepTail
+    system: SystemTails
     last: dict[str, int]
     uploaded: str
     finals: str = ""
-    files: dict[Path, str] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
 
 
 class MirroredCell:
@@ -92,7 +103,8 @@ class MirroredCell:
     Step metrics appear as ``<stage>/<name>`` with the time stamp ``created_ms + step``. It depends on nothing but the
     run folder, so a point that is sent twice is one row in the store (MLflow's primary key holds key, time, step and
     value), even when a process was killed between sending and noting. Points at or below the highest step of their
-    metric are not sent at all: where a resumed run wrote other values, the first ones stay.
+    metric are not sent at all: where a resumed run wrote other values, the first ones stay. Other processes may mirror
+    the same cell: one at a time writes, and each looks at what is there before it does.
     """
 
     def __init__(self, store: Store, run_id: str) -> None:
@@ -106,9 +118,9 @@ class MirroredCell:
 
         Raises TrackerError; what was sent until then is remembered, the next call sends the rest.
         """
-        with self._store.translated(f"{folder} cannot be mirrored"), self._lock:
-            if not folder.is_dir():
-                return MirrorCount()
+        if not folder.is_dir():
+            return MirrorCount()
+        with self._store.translated(f"{folder} cannot be mirrored"), self._lock, self._store.exclusive(self.run_id):
             # Points need the creation time; a folder without run.json has only files to offer.
             stamp = created_ms(folder)
             created = stamp or 0
@@ -117,8 +129,9 @@ class MirroredCell:
                 state = self._stages[stage, folder] = self._open_stage(stage, folder, created)
             points, skipped, malformed = self._mirror_steps(state) if stamp is not None else (0, 0, 0)
             finals, missing = self._mirror_finals(stage, folder, state) if stamp is not None else (0, 0)
+            system = self._mirror_system(folder, state)
             files = self._mirror_files(stage, folder, state)
-        return MirrorCount(points, finals, files, skipped + missing, malformed)
+        return MirrorCount(points, finals, files, skipped + missing, malformed, system)
 
     def _open_stage(self, stage: str, folder: Path, created: int) -> _Stage:
         tags = self._store.tags(self.run_id)
@@ -127,21 +140,24 @@ class MirroredCell:
             self._store.set_tags(self.run_id, {f"folder.{stage}": folder.name})
         # Another folder means another identity of the stage: its curve must not continue the older one.
         prefix = stage if known in (None, folder.name) else folder.name
-        last = {key: point.step for key, point in self._store.latest(self.run_id).items()}
         uploaded = tags.get(f"uploaded.{folder.name}", "")
-        return _Stage(prefix, created, StepTail(folder / "steps.jsonl"), last, uploaded)
+        return _Stage(prefix, created, StepTail(folder / "steps.jsonl"), SystemTails(folder), {}, uploaded)
 
     def _mirror_steps(self, state: _Stage) -> tuple[int, int, int]:
         """Send new points in batches of whole lines; returns (sent, skipped values, malformed lines)."""
         sent = skipped = malformed = 0
         batch: list[Point] = []
-        reached = dict(state.last)
         handled: StepLine | None = None
+        reached: dict[str, int] | None = None
         for line in state.tail.unread():
+            if reached is None:
+                # Asked anew each time: another process may have sent some of it since.
+                latest = self._store.latest(self.run_id)
+                reached = {**state.last, **{key: point.step for key, point in latest.items()}}
             malformed += line.step is None
             skipped += line.skipped
             fresh = self._fresh(line, state, reached)
-            if handled is not None and len(batch) + len(fresh) > POINTS_PER_BATCH:
+            if handled is not None and len(batch) + len(fresh) > POINTS_PER_CALL:
                 sent += self._send(batch, state)
                 state.tail.commit(handled)
                 batch = []
@@ -165,8 +181,8 @@ class MirroredCell:
         return fresh
 
     def _send(self, points: Sequence[Point], state: _Stage | None = None) -> int:
-        for start in range(0, len(points), POINTS_PER_BATCH):
-            part = points[start : start + POINTS_PER_BATCH]
+        for start in range(0, len(points), POINTS_PER_CALL):
+            part = points[start : start + POINTS_PER_CALL]
             self._store.log_points(self.run_id, part)
             # Noted after every request: a failure of the next one must not make these points new again.
             if state is not None:
@@ -193,34 +209,60 @@ class MirroredCell:
                     points.append(Point(key, value, state.created, max(point.step for point in history) + 1))
         sent = self._send(points)
         if missing:
-            self._store.set_tags(self.run_id, {f"not_measured.{stage}": ", ".join(missing)[:_NOTE_LIMIT]})
+            self._store.set_tags(self.run_id, {f"not_measured.{stage}": ", ".join(missing)})
         state.finals = mark
         return sent, len(missing)
 
+    def _mirror_system(self, folder: Path, state: _Stage) -> int:
+        """Send the system metrics of every rank; all stages share their names, so a tag says how far each one is."""
+        if not state.system.grown():
+            return 0
+        tag = f"system.{folder.name}"
+        sent = 0
+        for rows, mark in state.system.unread(self._store.tags(self.run_id).get(tag, "")):
+            sent += self._send([Point(self._store.key(name), value, at, step) for name, value, at, step in rows])
+            self._store.set_tags(self.run_id, {tag: mark})
+            state.system.commit()
+        return sent
+
     def _mirror_files(self, stage: str, folder: Path, state: _Stage) -> int:
-        found = [(path, where, fingerprint(path)) for path, where in artifacts(stage, folder)]
-        digest = sha256("\n".join(f"{where}/{path.name} {mark}" for path, where, mark in found).encode()).hexdigest()
+        found = uploads(stage, folder, state.created)
+        digest = sha256("\n".join(f"{one.where}/{one.name} {one.mark}" for one in found).encode()).hexdigest()
         if not found or digest == state.uploaded:
             return 0
         count = 0
-        for path, where, mark in found:
-            if state.files.get(path) != mark:
-                self._store.upload(self.run_id, path, where)
-                state.files[path] = mark
-                count += 1
+        for one in found:
+            place = f"{one.where}/{one.name}"
+            if state.files.get(place) != one.mark:
+                count += self._upload(one)
+                state.files[place] = one.mark
         # The tag spares a later process from copying everything of a reused stage again.
-        self._store.set_tags(self.run_id, {f"uploaded.{folder.name}": digest})
+        pictures = {LOGGED_IMAGES: "True"} if any(one.where == "images" for one in found) else {}
+        self._store.set_tags(self.run_id, {f"uploaded.{folder.name}": digest, **pictures})
         state.uploaded = digest
         return count
+
+    def _upload(self, one: Upload) -> bool:
+        if one.make is None:
+            self._store.upload(self.run_id, one.source, one.where, one.name)
+            return True
+        with TemporaryDirectory(prefix="ssvae-track-") as folder:
+            made = Path(folder) / "made"
+            try:
+                one.make(one.source, made)
+            except Unreadable as error:
+                logger.debug("left out of the tracker's pictures: %s", error)
+                return False
+            self._store.upload(self.run_id, made, one.where, one.name)
+        return True
 
     def mark_reused(self, stages: Sequence[str]) -> None:
         """Set tag ``reused`` to the comma-separated names of ``stages``."""
         with self._store.translated("reused stages cannot be noted"):
             self._store.set_tags(self.run_id, {"reused": ",".join(stages)})
 
-    def finish(self, status: RunStatus, reason: str | None = None) -> None:
+    def finish(self, status: RunStatus, reason: str | None = None, ended_ms: int | None = None) -> None:
         """Close the run; ``reason`` becomes a tag and the run's description, and is emptied when there is none."""
         with self._store.translated("a cell cannot be closed"):
-            text = (reason or "")[:_NOTE_LIMIT]
-            self._store.set_tags(self.run_id, {"reason": text, "mlflow.note.content": text})
-            self._store.close_run(self.run_id, status)
+            self._store.set_tags(self.run_id, {"reason": reason or "", "mlflow.note.content": reason or ""})
+            self._store.close_run(self.run_id, status, ended_ms)

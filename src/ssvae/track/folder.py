@@ -1,4 +1,4 @@
-"""Reading a run folder while it is being written: new step lines, final metrics, files to upload."""
+"""Reading a run folder while it is being written: new step lines, final metrics."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _GUARD_BYTES = 256
-_ARTIFACTS = (("figures", "*.png"), ("samples", "*.mp4"))
+_TAIL_BYTES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,16 +105,19 @@ def final_metrics(folder: Path) -> tuple[dict[str, float], list[str]]:
     return values, missing
 
 
-def artifacts(stage: str, folder: Path) -> list[tuple[Path, str]]:
-    """(file, directory in the tracker) of what is worth copying, sorted.
-
-    Figures and samples are grouped by kind and then by stage, so that two stages never overwrite each other.
-    """
-    found = [(folder / name, f"stages/{stage}") for name in ("config.yaml", "metrics.json")]
-    for kind, pattern in _ARTIFACTS:
-        found += [(path, f"{kind}/{stage}") for path in sorted((folder / kind).glob(pattern))]
-    # A name that starts with a dot is an unfinished atomic write.
-    return [(path, where) for path, where in found if path.is_file() and not path.name.startswith(".")]
+def last_step(path: Path) -> int | None:
+    """The step of the last whole line of a ``steps.jsonl``, reading only its end; None where there is none."""
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        return None
+    with file:
+        size = file.seek(0, 2)
+        file.seek(max(0, size - _TAIL_BYTES))
+        lines = file.read().split(b"\n")
+    # The last piece is empty or still being written.
+    steps = (_parse(line)[0] for line in reversed(lines[:-1]))
+    return next((step for step in steps if step is not None), None)
 
 
 def fingerprint(path: Path) -> str:

@@ -18,17 +18,20 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from ssvae.core.files import StepsLog
+from ssvae.core.identity import fingerprint
 from ssvae.core.progress import Progress
 from ssvae.core.ranks import Ranks
 from ssvae.core.seeds import torch_generator
+from ssvae.core.stop import NEVER, Stop
 from ssvae.data.latents import LatentRows
 from ssvae.flow.base import DiffusionPath, prediction_loss
 from ssvae.models.condition import drop_conditions
 from ssvae.models.dit import VideoDiT
 from ssvae.models.dit_weights import save_dit_weights
 from ssvae.models.ema import EMA
+from ssvae.train.boundary import Boundary
 from ssvae.train.guard import Guard
+from ssvae.train.log import TrainingLog
 from ssvae.train.settings import Cadence, TrainSettings
 from ssvae.train.state import load_checkpoint, save_checkpoint
 
@@ -56,13 +59,16 @@ def train_dit(
     accelerator: Accelerator,
     progress: Progress,
     keep: Sequence[int] = (),
+    stop: Stop = NEVER,
 ) -> EMA | None:
     """Train in place for ``settings.steps`` updates, going on from ``folder``'s checkpoint if there is one.
 
     latents (N,C,F,h,w) are normalised; conditions: a caption, a text, a label or None a latent. keep: after these
     updates the weights (averaged ones where there are) go to :func:`kept_weights`; later ones than the last are never
-    reached. The first rank writes ``steps.jsonl``, ``checkpoint.pt`` and the kept weights. Returns the moving average,
-    if asked for. Raises ValueError for a batch that the ranks cannot share evenly, NonFiniteLoss above the limit.
+    reached. The first rank writes ``steps.jsonl``, ``samples.jsonl``, ``checkpoint.pt`` and the kept weights. Returns
+    the moving average, if asked for. Raises ValueError for a batch that the ranks cannot share evenly, NonFiniteLoss
+    above the limit, and Interrupted, on every rank and with everything saved, once any rank was asked to ``stop`` while
+    steps are left.
     """
     ranks = Ranks.current()
     mine = _share(settings.batch, ranks)
@@ -81,21 +87,33 @@ def train_dit(
         guard.skipped = saved["skipped"]
         done = saved["step"]
 
-    log = StepsLog(folder / "steps.jsonl", done) if ranks.first else None
+    def save(step: int) -> None:
+        log.sync()
+        if ranks.first:
+            save_checkpoint(folder, step, _state(dit, optimizer, ema, guard))
+        ranks.wait()
+
+    log, boundary, kept = TrainingLog(folder, done, ranks), Boundary(ranks, stop, accelerator.device), done
     progress.start("train DiT", settings.steps, done)
     for index in range(done, settings.steps):
         step = index + 1
-        rate = settings.set_rate(optimizer, index)
         draws = torch_generator(seed, "dit", index)
+        picked = torch.randint(len(latents), (settings.batch,), generator=draws)
+        drawn = boundary.draw(partial(latents.__getitem__, picked[mine]))
+        if drawn is None:
+            if kept != index:
+                save(index)
+            log.close()
+            raise stop.interrupt()
+        rate = settings.set_rate(optimizer, index)
 
         # -------- one update
-        picked = torch.randint(len(latents), (settings.batch,), generator=draws)
         chosen = None
         if ids is not None and null is not None:
             chosen = drop_conditions(ids[picked], null, condition_dropout, draws)[mine]
         times = flow.sample_times(settings.batch, draws)[mine]
         noise = torch.randn((settings.batch, *latents.shape[1:]), generator=draws)[mine]
-        clean = latents[picked[mine]].to(accelerator.device)
+        clean = drawn.to(accelerator.device)
         with accelerator.autocast():
             predict = partial(dit, condition=chosen)
             loss = prediction_loss(flow, predict, clean, noise.to(clean), times.to(clean.device)).mean()
@@ -117,8 +135,8 @@ def train_dit(
                 "lr": rate,
                 "skipped": float(guard.skipped),
             }
-            if log is not None:
-                log.write(step, values)
+            # Every rank draws all rows, so the first one knows what all of them saw.
+            log.write(step, values, fingerprint(picked.tolist(), 12))
             progress.advance(step, f"loss {values['loss']:.4f}")
         else:
             progress.advance(step)
@@ -126,12 +144,9 @@ def train_dit(
         if step in keep and ranks.first:
             save_dit_weights(kept_weights(folder, step), dit, None if ema is None else ema.shadow)
         if cadence.saves(step, settings.steps):
-            if log is not None:
-                log.sync()
-                save_checkpoint(folder, step, _state(dit, optimizer, ema, guard))
-            ranks.wait()
-    if log is not None:
-        log.close()
+            save(step)
+            kept = step
+    log.close()
     dit.eval()
     return ema
 

@@ -7,6 +7,7 @@ Dimension legend
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,10 +15,10 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from ssvae.core.files import StepsLog
 from ssvae.core.progress import Progress
 from ssvae.core.ranks import ALONE, Ranks
 from ssvae.core.seeds import torch_generator
+from ssvae.core.stop import NEVER, Stop
 from ssvae.models.ema import EMA
 from ssvae.models.vae import VideoVAE
 from ssvae.objective.adversary import Adversary
@@ -25,7 +26,9 @@ from ssvae.objective.nll import NegativeLogLikelihood
 from ssvae.objective.vae_step import StepInputs, reconstruct, vae_step
 from ssvae.objective.weighting import Weight
 from ssvae.regularizers.base import Regularizer
+from ssvae.train.boundary import Boundary
 from ssvae.train.guard import Guard
+from ssvae.train.log import TrainingLog, samples_digest
 from ssvae.train.settings import Cadence, TrainSettings
 from ssvae.train.state import load_checkpoint, save_checkpoint
 
@@ -33,10 +36,13 @@ VERSION = 2
 
 
 class VideoBatch(Protocol):
-    """video (B,3,T,H,W) in [-1, 1]; T = 1 when the step drew images."""
+    """video (B,3,T,H,W) in [-1, 1]; T = 1 when the step drew images. drawn: what each sample is, with its window."""
 
     @property
     def video(self) -> Tensor: ...
+
+    @property
+    def drawn(self) -> Sequence[str]: ...
 
 
 def train_vae(
@@ -56,6 +62,7 @@ def train_vae(
     train_encoder: bool = True,
     gradient_checkpointing: bool = False,
     share_statistics: bool = True,
+    stop: Stop = NEVER,
 ) -> EMA | None:
     """Train in place for ``settings.steps`` updates, going on from ``folder``'s checkpoint if there is one.
 
@@ -63,8 +70,9 @@ def train_vae(
     ``terms`` yields. Without ``train_encoder`` the encoder is frozen and in evaluation mode. gradient_checkpointing:
     activations are computed again in the backward pass, with the same numbers. share_statistics: batch statistics,
     gradient norms and draws are those of the global batch; without it each rank takes its own, as in the official
-    code. The first rank writes ``steps.jsonl`` and ``checkpoint.pt``. Returns the moving average, if asked for. Raises
-    NonFiniteLoss (train/guard.py) above the limit.
+    code. The first rank writes ``steps.jsonl``, ``samples.jsonl`` and ``checkpoint.pt``. Returns the moving average, if
+    asked for. Raises NonFiniteLoss (train/guard.py) above the limit, and Interrupted, on every rank and with everything
+    saved, once any rank was asked to ``stop`` while steps are left.
     """
     ranks = Ranks.current()
     # What batch statistics, gradient norms and draws are shared over; alone, every rank does as the official code.
@@ -102,17 +110,30 @@ def train_vae(
             sharing,
         )
 
-    log = StepsLog(folder / "steps.jsonl", done) if ranks.first else None
+    def save(step: int) -> None:
+        log.sync()
+        if ranks.first:
+            save_checkpoint(folder, step, _state(modules, optimizer, adversary, ema, guard))
+        ranks.wait()
+
+    log, boundary, kept = TrainingLog(folder, done, ranks), Boundary(ranks, stop, accelerator.device), done
     progress.start("train VAE", settings.steps, done)
     stream = batches(_batch_numbers(done, settings.steps, adversary))
     for index in range(done, settings.steps):
         step = index + 1  # the number of updates once this one is made
-        rate = settings.set_rate(optimizer, index)
         playing = adversary if adversary is not None and adversary.active(step) else None
+        turns = 2 if playing is not None and playing.alternate else 1
+        drawn = boundary.draw(partial(_take, stream, turns))
+        if drawn is None:
+            if kept != index:
+                save(index)
+            log.close()
+            raise stop.interrupt()
+        rate = settings.set_rate(optimizer, index)
 
         # -------- one update of the generator's gradients, and of the critic's from the same reconstruction
         with accelerator.autocast():
-            generator_inputs = inputs(next(stream).video, index)
+            generator_inputs = inputs(drawn[0].video, index)
             out = vae_step(
                 generator_inputs,
                 vae=vae,
@@ -128,7 +149,7 @@ def train_vae(
             if playing is not None:
                 real, fake = out.context.target, out.context.reconstruction
                 if playing.alternate:
-                    turn = inputs(next(stream).video, index, "/critic")
+                    turn = inputs(drawn[1].video, index, "/critic")
                     real, fake = reconstruct(turn, vae=vae, regularizers=regularizers)
                 critic = playing.backward(real, fake)
         ranks.average_gradients(trained)
@@ -151,20 +172,21 @@ def train_vae(
         if cadence.logs(step, settings.steps):
             values = {"loss": out.loss, **out.scalars, **critic, **seen}
             scalars = {**_over_ranks(values, ranks), "grad_norm": float(norm)}
-            if log is not None:
-                log.write(step, {**scalars, "lr": rate, "skipped": float(guard.skipped)})
+            seen_samples = samples_digest([batch.drawn for batch in drawn], ranks)
+            log.write(step, {**scalars, "lr": rate, "skipped": float(guard.skipped)}, seen_samples)
             progress.advance(step, f"L1 {scalars['l1']:.4f}")
         else:
             progress.advance(step)
         if cadence.saves(step, settings.steps):
-            if log is not None:
-                log.sync()
-                save_checkpoint(folder, step, _state(modules, optimizer, adversary, ema, guard))
-            ranks.wait()
-    if log is not None:
-        log.close()
+            save(step)
+            kept = step
+    log.close()
     modules.eval()
     return ema
+
+
+def _take(stream: Iterator[VideoBatch], count: int) -> list[VideoBatch]:
+    return [next(stream) for _ in range(count)]
 
 
 def _batch_numbers(done: int, steps: int, adversary: Adversary | None) -> list[int]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from job_folders import age, make_pace
 from ssvae.cli.main import main
 
 
@@ -65,6 +66,56 @@ def test_status(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "id-lcr" in running and "pretrain, step 7" in running
     assert lines[-1] == "2 cells: 1 finished, 1 running"
     assert not (root / "results").exists()
+
+
+def test_status_for_programs(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_pace(root, "runs/stages/pretrain-2", 7, 10, 0.5)
+    assert main(["status", "grid", "--json"]) == 0
+    first, second = json.loads(capsys.readouterr().out)
+    assert (first["cell_id"], first["status"], first["active"]) == ("id-lcr", "running", True)
+    assert (first["stage"], first["done"], first["total"], first["rate"], first["left_s"]) == (
+        "pretrain",
+        7,
+        10,
+        0.5,
+        6,
+    )
+    assert (second["status"], second["active"], second["left_s"]) == ("finished", False, None)
+
+
+def test_status_says_how_to_go_on(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    age(root, 600)
+    assert main(["status", "grid"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("stopped") and "the process that ran it is gone (pretrain, step 7" in lines[0]
+    assert lines[-1] == "go on with: python run.py -m reg=none,lcr; what is finished or still runs is kept"
+
+
+def test_watching_ends_with_the_last_cell(
+    root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    naps = []
+
+    def sleep(seconds: float) -> None:
+        naps.append(seconds)
+        if len(naps) == 3:
+            (root / "runs" / "stages" / "pretrain-2" / "done.json").write_text('{"seconds": 1.0}')
+
+    monkeypatch.setattr("time.sleep", sleep)
+    assert main(["status", "grid", "--watch"]) == 0
+    said = capsys.readouterr().out
+    assert naps == [2.0] * 3 and "2 cells: 2 finished" in said
+
+
+def test_leaving_a_watch_ends_nothing(
+    root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sleep(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("time.sleep", sleep)
+    assert main(["status", "grid", "--watch"]) == 0
+    assert "the sweep goes on" in capsys.readouterr().out
 
 
 def test_damaged_record_is_one_clear_line(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

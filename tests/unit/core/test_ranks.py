@@ -39,6 +39,7 @@ def _member(rank: int, store: str, out: str) -> None:
             "sum": ranks.sum(torch.tensor([1.0, float(rank)], dtype=torch.float64)),
             "mean": ranks.mean(torch.tensor(float(rank))),
             "all": (ranks.all(True), ranks.all(rank == 0)),
+            "largest": (ranks.largest(rank), ranks.largest(2 - rank)),
             "shared": ranks.share({"from": rank}),
             "gradients": [big.grad, small.grad, lone.grad],
             "unused": unused.grad is None,
@@ -68,6 +69,7 @@ def test_sums_means_and_votes_are_the_same_on_both(pair: list[dict[str, object]]
         assert torch.equal(one["sum"], torch.tensor([2.0, 1.0], dtype=torch.float64))  # type: ignore[arg-type]
         assert float(one["mean"]) == 0.5  # type: ignore[arg-type]
         assert one["all"] == (True, False)
+        assert one["largest"] == (1, 2)
         assert one["shared"] == {"from": 0}
 
 
@@ -92,6 +94,6 @@ def test_alone_everything_is_the_identity() -> None:
     ALONE.average_gradients([parameter])
     assert parameter.grad is None
     assert ALONE.sum(value) is value and ALONE.mean(value) is value
-    assert (ALONE.all(True), ALONE.all(False)) == (True, False)
+    assert (ALONE.all(True), ALONE.all(False), ALONE.largest(3)) == (True, False, 3)
     assert ALONE.share("x") == "x" and ALONE.first
     assert Ranks.current() == ALONE

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import http.server
+import pickle
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -52,6 +53,50 @@ def test_loader_workers_share_the_clips(synthetic_folder: Path, workers: int) ->
     together = list(loader)
     assert sorted(clip["key"] for clip in together) == sorted(alone)
     assert all(torch.equal(clip["video"], alone[clip["key"]]) for clip in together)
+
+
+def parts(make: Callable[[int], VideoShards], world: int, workers: int = 0) -> list[list[str]]:
+    """The keys that each rank reads."""
+    return [
+        [clip["key"] for clip in DataLoader(make(rank), batch_size=None, num_workers=workers)] for rank in range(world)
+    ]
+
+
+@pytest.mark.parametrize(("world", "workers"), [(2, 0), (3, 0), (4, 2), (16, 0)])
+def test_ranks_and_their_workers_share_the_clips(
+    synthetic_folder: Path, synthetic_index: ShardIndex, world: int, workers: int
+) -> None:
+    """14 clips: not a multiple of any of these, and fewer than 16."""
+    path = str(synthetic_folder)
+    shared = parts(lambda rank: VideoShards(path, rank=rank, world=world, **SETTINGS), world, workers)
+    assert sorted(key for part in shared for key in part) == sorted(synthetic_index.keys()), "each once"
+    if not workers:
+        assert max(map(len, shared)) - min(map(len, shared)) <= 1
+
+
+def test_ranks_are_those_of_the_launcher_unless_they_are_said(
+    synthetic_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    early = pickle.dumps(VideoShards(str(synthetic_folder), **SETTINGS))
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    shards = VideoShards(str(synthetic_folder), **SETTINGS)
+    assert shards.ranks == (1, 3)
+    assert len(list(shards)) == 5
+    assert VideoShards(str(synthetic_folder), rank=0, world=1, **SETTINGS).ranks == (0, 1)
+    assert pickle.loads(early).ranks == (1, 3), "a copy made before there were ranks"
+    sent = pickle.dumps(shards)
+    monkeypatch.delenv("RANK")
+    monkeypatch.delenv("WORLD_SIZE")
+    assert pickle.loads(sent).ranks == (1, 3), "a loader worker of that rank, which is in no group itself"
+    for rank, world in (("3", "3"), ("x", "2"), ("-1", "2")):
+        monkeypatch.setenv("RANK", rank)
+        monkeypatch.setenv("WORLD_SIZE", world)
+        with pytest.raises(ValueError, match=f"RANK={rank}, WORLD_SIZE={world}"):
+            list(VideoShards(str(synthetic_folder), **SETTINGS))
+    for ranks in ({"rank": 2, "world": 2}, {"rank": 0}, {"world": 2}, {"rank": -1, "world": 2}):
+        with pytest.raises(ValueError, match="give both, with 0 <= rank < world"):
+            VideoShards(str(synthetic_folder), **ranks)
 
 
 def test_bad_clips_are_left_out_and_counted(pack: Callable[..., Path], synthetic_index: ShardIndex) -> None:
@@ -107,6 +152,16 @@ def test_urls_are_read_in_order(served: tuple[str, Path], synthetic_index: Shard
     other = {clip["key"]: clip["video"] for clip in loader}
     assert all(torch.equal(other[clip["key"]], clip["video"]) for clip in clips)
     assert len(other) == len(clips)
+
+
+@pytest.mark.parametrize(("world", "workers"), [(2, 0), (3, 0), (5, 0), (2, 2)])
+def test_ranks_share_tars_behind_urls_also_fewer_tars_than_ranks(
+    served: tuple[str, Path], synthetic_index: ShardIndex, world: int, workers: int
+) -> None:
+    path = f"{served[0]}/{{000000..000002}}.tar"
+    shared = parts(lambda rank: VideoShards(path, rank=rank, world=world, **SETTINGS), world, workers)
+    assert sorted(key for part in shared for key in part) == sorted(synthetic_index.keys()), "each once"
+    assert all(shared), "three tars of 5, 5 and 4 clips leave nobody without"
 
 
 def test_a_url_that_breaks_off_keeps_what_came(served: tuple[str, Path]) -> None:

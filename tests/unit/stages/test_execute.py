@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ import yaml
 
 from ssvae.config.compose import resolve
 from ssvae.core.files import Busy, exclusive, read_json
-from ssvae.core.progress import Silent
+from ssvae.core.heartbeat import FILE
+from ssvae.core.progress import Progress, Silent
+from ssvae.core.stop import Interrupted, Stop
 from ssvae.stages import execute as executing
 from ssvae.stages.execute import Job, execute
 from ssvae.stages.plan import plan_cell
@@ -156,3 +159,80 @@ def test_every_stage_is_handed_its_own_values(name: str, tmp_path: Path, monkeyp
         assert named["latents"] == folders["latents"]
     if name == "probe":
         assert named["trained"] == folders["dit"]
+
+
+def stage_that_tells(monkeypatch: pytest.MonkeyPatch, name: str, work: Callable[[Progress], None]) -> None:
+    """Replace the work of a stage by ``work`` with the progress that the stage is given."""
+
+    def run(*given: Any, **named: Any) -> None:
+        work(named["progress"] if "progress" in named else given[0].progress)
+
+    monkeypatch.setattr(getattr(executing, name), "run", run)
+
+
+@pytest.mark.parametrize("name", ["pretrain", "measure", "latents", "dit", "probe"])
+def test_a_running_stage_gives_a_sign_of_life_and_a_finished_one_none(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, seen = make_job(tmp_path, name), []
+
+    def work(progress: Progress) -> None:
+        progress.start("the work", 7, 2)
+        seen.append(read_json(job.plan.folder / FILE))
+
+    stage_that_tells(monkeypatch, name, work)
+    execute(job, wait=False)
+    assert [(one["what"], one["done"], one["total"], one["rate"]) for one in seen] == [("the work", 2, 7, None)]
+    assert not (job.plan.folder / FILE).exists()
+
+
+@pytest.mark.parametrize("name", ["measure", "latents", "probe"])
+def test_a_pass_stops_at_its_next_sign_of_life_and_is_no_error(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop, reached = Stop(), []
+    job = replace(make_job(tmp_path, name), stop=stop)
+
+    def work(progress: Progress) -> None:
+        progress.start("the work", 7)
+        for done in range(1, 8):
+            if done == 3:
+                stop.ask("signal SIGTERM")
+            reached.append(done)
+            progress.advance(done)
+
+    stage_that_tells(monkeypatch, name, work)
+    with pytest.raises(Interrupted, match="signal SIGTERM"):
+        execute(job, wait=False)
+    assert reached == [1, 2, 3]
+    left = {path.name for path in job.plan.folder.iterdir()}
+    assert left == {"config.yaml", "run.json", "spent.json", FILE}
+    assert execute(replace(job, stop=Stop()), wait=False) == "computed"
+    assert not (job.plan.folder / FILE).exists()
+
+
+@pytest.mark.parametrize("name", ["pretrain", "dit"])
+def test_a_training_is_left_to_its_step_boundaries(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped by a sign of life it would lose the update that it has just made."""
+    stop = Stop()
+
+    def work(progress: Progress) -> None:
+        progress.start("train", 7)
+        stop.ask("signal SIGTERM")
+        progress.advance(1)
+
+    stage_that_tells(monkeypatch, name, work)
+    assert execute(replace(make_job(tmp_path, name), stop=stop), wait=False) == "computed"
+
+
+def test_who_was_asked_to_stop_begins_nothing_and_waits_for_nobody(tmp_path: Path, calls: list[Job]) -> None:
+    stop = Stop()
+    stop.ask("signal SIGUSR2")
+    job = replace(make_job(tmp_path), stop=stop)
+    with pytest.raises(Interrupted, match="SIGUSR2"):
+        execute(job, wait=True)
+    with exclusive(job.plan.lock, wait=False), pytest.raises(Interrupted):
+        execute(job, wait=True)
+    assert calls == [] and not job.plan.folder.exists()
+    execute(replace(job, stop=Stop()), wait=True)
+    assert execute(job, wait=True) == "reused", "what is there costs nothing"

@@ -388,7 +388,7 @@ def test_cells_that_differ_in_the_second_stage_only_share_the_first() -> None:
 def test_ranks_count_where_each_takes_its_own_statistics() -> None:
     apart = config("train.rank_statistics=per_rank")
     for cfg, same in ((config(), True), (apart, False)):
-        one, two = (plan_cell(cfg, Path("/x"), content, world=world) for world in (1, 2))
+        one, two = (plan_cell(cfg, Path("/x"), content, worlds=lambda stage, world=world: world) for world in (1, 2))
         assert (one["pretrain"].id == two["pretrain"].id) == same
 
 

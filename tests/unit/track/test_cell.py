@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
 
 from ssvae.track.base import MirrorCount, RunStatus, TrackerError
-from ssvae.track.cell import POINTS_PER_BATCH, MirroredCell, Point
+from ssvae.track.cell import MirroredCell, Point
+from ssvae.track.limits import POINTS_PER_CALL
 
 
 class MemoryStore:
@@ -21,7 +23,9 @@ class MemoryStore:
         self.uploads: list[str] = []
         self.run_tags: dict[str, str] = {}
         self.status = "RUNNING"
+        self.ended_ms: int | None = None
         self.fail_after: int | None = None
+        self.lock = threading.Lock()
 
     @contextmanager
     def translated(self, what: str) -> Iterator[None]:
@@ -29,6 +33,9 @@ class MemoryStore:
             yield
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise TrackerError(f"{what}: {error}") from error
+
+    def exclusive(self, run_id: str) -> AbstractContextManager[object]:
+        return self.lock
 
     def key(self, name: str) -> str:
         return name
@@ -50,18 +57,19 @@ class MemoryStore:
         return [point for point in self.points if point.key == key]
 
     def log_points(self, run_id: str, points: Sequence[Point]) -> None:
-        assert len(points) <= POINTS_PER_BATCH
+        assert len(points) <= POINTS_PER_CALL
         if self.fail_after is not None:
             if self.fail_after == 0:
                 raise OSError("store is down")
             self.fail_after -= 1
         self.points += points
 
-    def upload(self, run_id: str, file: Path, where: str) -> None:
-        self.uploads.append(f"{where}/{file.name}")
+    def upload(self, run_id: str, file: Path, where: str, name: str) -> None:
+        assert file.stat().st_size > 0
+        self.uploads.append(f"{where}/{name}")
 
-    def close_run(self, run_id: str, status: RunStatus) -> None:
-        self.status = status
+    def close_run(self, run_id: str, status: RunStatus, ended_ms: int | None) -> None:
+        self.status, self.ended_ms = status, ended_ms
 
     def keys(self) -> list[tuple[str, int]]:
         return [(point.key, point.step) for point in self.points]
@@ -126,27 +134,27 @@ def test_mirroring_again_sends_nothing(tmp_path: Path, store: MemoryStore, new_p
 def test_after_a_failure_between_batches_the_rest_follows_once(
     tmp_path: Path, store: MemoryStore, batches: int, new_process: bool
 ) -> None:
-    steps = POINTS_PER_BATCH  # 3 points a step: 3 full batches and a bit
+    steps = POINTS_PER_CALL  # 3 points a step: 3 full batches and a bit
     folder = stage_folder(tmp_path, steps)
     cell = MirroredCell(store, "r")
     store.fail_after = batches
     with pytest.raises(TrackerError, match="store is down"):
         cell.mirror("pretrain", folder)
-    assert len(store.points) == batches * (POINTS_PER_BATCH // 3 * 3)
+    assert len(store.points) == batches * (POINTS_PER_CALL // 3 * 3)
     store.fail_after = None
     (MirroredCell(store, "r") if new_process else cell).mirror("pretrain", folder)
     assert sorted(store.keys()) == sorted((f"pretrain/m{i}", s) for i in range(3) for s in range(1, steps + 1))
 
 
 def test_one_line_wider_than_a_batch_is_split(tmp_path: Path, store: MemoryStore) -> None:
-    folder = stage_folder(tmp_path, 2, width=POINTS_PER_BATCH + 1)
+    folder = stage_folder(tmp_path, 2, width=POINTS_PER_CALL + 1)
     store.fail_after = 1
     cell = MirroredCell(store, "r")
     with pytest.raises(TrackerError):
         cell.mirror("pretrain", folder)
     store.fail_after = None
     cell.mirror("pretrain", folder)
-    assert len(store.keys()) == len(set(store.keys())) == 2 * (POINTS_PER_BATCH + 1)
+    assert len(store.keys()) == len(set(store.keys())) == 2 * (POINTS_PER_CALL + 1)
 
 
 @pytest.mark.parametrize("new_process", [False, True])
@@ -198,10 +206,10 @@ def test_files_are_uploaded_once_and_again_when_they_change(tmp_path: Path, stor
     cell = MirroredCell(store, "r")
     cell.mirror("pretrain", folder)
     cell.mirror("pretrain", folder)
-    assert store.uploads == ["stages/pretrain/config.yaml", "samples/pretrain/step_000100.mp4"]
+    assert store.uploads == ["stages/pretrain/config.yaml", "videos/pretrain/step/step_00000100.mp4"]
     clip.write_bytes(b"three")
     cell.mirror("pretrain", folder)
-    assert store.uploads[2:] == ["samples/pretrain/step_000100.mp4"]
+    assert store.uploads[2:] == ["videos/pretrain/step/step_00000100.mp4"]
 
 
 def test_a_malformed_line_is_counted_and_passed(tmp_path: Path, store: MemoryStore) -> None:
@@ -228,3 +236,87 @@ def test_finish_sets_status_and_clears_an_older_reason(store: MemoryStore) -> No
     assert (store.status, store.run_tags["reason"]) == ("FAILED", "non-finite loss")
     cell.finish("FINISHED")
     assert (store.status, store.run_tags["reason"]) == ("FINISHED", "")
+
+
+def test_the_end_of_a_cell_that_is_filled_in_later_is_its_own(store: MemoryStore) -> None:
+    MirroredCell(store, "r").finish("FINISHED", None, 1234)
+    assert (store.status, store.ended_ms) == ("FINISHED", 1234)
+
+
+@pytest.mark.parametrize("later", ["both at once", "one after the other"])
+def test_two_processes_that_mirror_the_same_cell_double_nothing(tmp_path: Path, store: MemoryStore, later: str) -> None:
+    """Two mirrors of one run, of which neither knows of the other; the store keeps every point that it is sent."""
+    folder = stage_folder(tmp_path, 0, created=1_700_000_000_000)
+    (folder / "system").mkdir()
+    mirrors = [MirroredCell(store, "r") for _ in range(2)]
+    for upto in range(0, 41, 8):
+        write_steps(folder, range(1, upto + 1))
+        write_system(folder, range(upto))
+        write_metrics(folder, {"psnr_db": 30.0, "ssim": 0.5})
+        if later == "both at once":
+            threads = [threading.Thread(target=one.mirror, args=("pretrain", folder)) for one in mirrors]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        else:
+            for one in mirrors:
+                one.mirror("pretrain", folder)
+    steps = [(f"pretrain/m{i}", step) for i in range(3) for step in range(1, 41)]
+    system = [("system/rank_0/cpu_utilization_percentage", 1_700_000_000 + second) for second in range(40)]
+    assert sorted(store.keys()) == sorted([*steps, *system, ("psnr_db", 0), ("ssim", 0)])
+
+
+def write_system(folder: Path, seconds: Sequence[int], rank: int = 0) -> None:
+    rows = [
+        {"step": 1_700_000_000 + s, "time_ms": 1_700_000_000_250 + 1000 * s, "cpu_utilization_percentage": float(s)}
+        for s in seconds
+    ]
+    (folder / "system" / f"rank_{rank:03d}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+@pytest.mark.parametrize("new_process", [False, True])
+def test_system_metrics_of_all_ranks_and_stages_appear_once_with_their_time(
+    tmp_path: Path, store: MemoryStore, new_process: bool
+) -> None:
+    early, late = stage_folder(tmp_path, 0), stage_folder(tmp_path, 0, name="measure-cd", created=2000)
+    cell = MirroredCell(store, "r")
+    for folder, begin in ((late, 100), (early, 0)):  # the stage that ran later is mirrored first
+        (folder / "system").mkdir()
+        for rank in (0, 1):
+            write_system(folder, range(begin, begin + 3), rank)
+        assert cell.mirror(folder.name.partition("-")[0], folder).system == 6
+    assert Point("system/rank_1/cpu_utilization_percentage", 101.0, 1_700_000_101_250, 1_700_000_101) in store.points
+    cell = MirroredCell(store, "r") if new_process else cell
+    write_system(early, range(5))
+    assert cell.mirror("pretrain", early).system == 2
+    assert cell.mirror("measure", late).system == 0
+    assert len(store.keys()) == len(set(store.keys())) == 14
+
+
+@pytest.mark.parametrize("new_process", [False, True])
+def test_system_metrics_follow_once_after_a_failure_between_calls(
+    tmp_path: Path, store: MemoryStore, new_process: bool
+) -> None:
+    folder = stage_folder(tmp_path, 0)
+    (folder / "system").mkdir()
+    write_system(folder, range(2500))
+    cell = MirroredCell(store, "r")
+    store.fail_after = 1
+    with pytest.raises(TrackerError, match="store is down"):
+        cell.mirror("pretrain", folder)
+    assert len(store.points) == 1000
+    store.fail_after = None
+    (MirroredCell(store, "r") if new_process else cell).mirror("pretrain", folder)
+    assert [point.step for point in store.points] == [1_700_000_000 + second for second in range(2500)]
+
+
+def test_a_thinned_file_of_system_metrics_adds_only_what_is_new(tmp_path: Path, store: MemoryStore) -> None:
+    folder = stage_folder(tmp_path, 0)
+    (folder / "system").mkdir()
+    cell = MirroredCell(store, "r")
+    write_system(folder, range(10))
+    cell.mirror("pretrain", folder)
+    write_system(folder, [*range(1, 10, 2), 11])
+    assert cell.mirror("pretrain", folder).system == 1
+    assert len(store.points) == 11

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ssvae.track.folder import StepTail, artifacts, created_ms, final_metrics
+from ssvae.track.folder import StepTail, created_ms, final_metrics, last_step
 
 
 def line(step: int, **values: object) -> str:
@@ -96,22 +96,12 @@ def test_created_is_unknown_until_run_json_is_there(tmp_path: Path) -> None:
     assert created_ms(tmp_path) == 1_700_000_000_123
 
 
-def test_artifacts_are_grouped_by_kind_then_stage(tmp_path: Path) -> None:
-    for name in (
-        "config.yaml",
-        "weights.safetensors",
-        "figures/b.png",
-        "figures/a.png",
-        "samples/x.mp4",
-        "figures/.t.png",
-    ):
-        path = tmp_path / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_text("x")
-    found = [(path.name, where) for path, where in artifacts("probe", tmp_path)]
-    assert found == [
-        ("config.yaml", "stages/probe"),
-        ("a.png", "figures/probe"),
-        ("b.png", "figures/probe"),
-        ("x.mp4", "samples/probe"),
-    ]
+def test_the_last_step_is_that_of_the_last_whole_line(tmp_path: Path) -> None:
+    path = tmp_path / "steps.jsonl"
+    assert last_step(path) is None
+    path.write_text("")
+    assert last_step(path) is None
+    path.write_text(line(7, a=0.5) + "rubbish\n" + line(8)[:-3])
+    assert last_step(path) == 7
+    path.write_text("".join(line(step, text="x" * 100) for step in range(5000)))
+    assert last_step(path) == 4999

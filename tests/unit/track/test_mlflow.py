@@ -14,19 +14,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from ssvae.track.base import TrackerError
 from ssvae.track.cell import Point
-from ssvae.track.guard import open_tracker
-from ssvae.track.mlflow import PARAM_LIMIT, MlflowTracker, sqlite_uri
+from ssvae.track.limits import KEY_LIMIT, PARAM_LIMIT
+from ssvae.track.mlflow import MlflowTracker, sqlite_uri
 from ssvae.track.process import process_tags
-from ssvae.track.rebuild import mirror_sweep
+from ssvae.track.sync import sync_sweep
 
+LOSS = "pretrain~loss+step+700+timestamp+1700000000700+c91db3bb-1f14-57b7-b378-26678520c7dd"
 FIELDS = {"reg": "lcr", "channels": 48, "resolution": 32, "seed": 0}
 
 
 def open_at(root: Path) -> MlflowTracker:
-    return MlflowTracker(sqlite_uri(root / "runs" / "mlflow.db"), root / "runs" / "mlartifacts", "ssvae")
+    return MlflowTracker(root, "ssvae")
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +70,7 @@ def make_stage(folder: Path, steps: int = 700, metrics: Mapping[str, float | Non
     (folder / "run.json").write_text(json.dumps({"created_ms": 1_700_000_000_000}))
     (folder / "config.yaml").write_text("seed: 0\n")
     (folder / "samples" / "clip_step_000100.mp4").write_bytes(b"mp4")
-    (folder / "figures" / "loss.png").write_bytes(b"png")
+    Image.new("RGB", (40, 20)).save(folder / "figures" / "loss.png")
     write_steps(folder, steps)
     if metrics is not None:
         (folder / "metrics.json").write_text(json.dumps([{"name": k, "value": v} for k, v in metrics.items()]))
@@ -85,7 +87,7 @@ def every_point(steps: int) -> Counter[tuple[str, int]]:
 
 
 def test_importing_the_package_does_not_import_mlflow() -> None:
-    code = "import sys, ssvae.track.mlflow, ssvae.track.guard; sys.exit('mlflow' in sys.modules)"
+    code = "import sys, ssvae.track.mlflow, ssvae.track.live, ssvae.track.sync; sys.exit('mlflow' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -116,24 +118,65 @@ def test_a_cell_opened_again_is_running_and_owned_by_the_caller(root: Path, trac
     assert tags_of(root, run_id)["pid"] == str(os.getpid())
 
 
-def test_parameters_are_logged_once_cut_and_changes_are_noted(root: Path, tracker: MlflowTracker) -> None:
+def test_parameters_are_logged_once_and_changes_are_noted(root: Path, tracker: MlflowTracker) -> None:
     sweep = tracker.open_sweep("params", {}, {})
-    many = {f"group.key{i}": str(i) for i in range(250)} | {"long": "x" * 9000, "odd[key]": "1"}
+    many = {f"group.key{i}": str(i) for i in range(250)} | {"odd[key]": "1", "odd(key)": "2", "a//../b": "3"}
     sweep.open_cell("p", FIELDS, many, {})
     sweep.open_cell("p", FIELDS, {**many, "group.key7": "changed", "new": "1"}, {})
     [(run_id, _, _)] = runs_tagged(root, "cell_id", "p")
     stored = dict(rows(root, "SELECT key, value FROM params WHERE run_uuid = ?", run_id))
-    assert len(stored) == 250 + 2 + 1 + len(FIELDS)
-    assert len(stored["long"]) == PARAM_LIMIT
+    assert len(stored) == 250 + 3 + 1 + len(FIELDS)
     assert (stored["odd_key_"], stored["group.key7"], stored["new"], stored["channels"]) == ("1", "7", "1", "48")
+    assert "2" in [value for key, value in stored.items() if key.startswith("odd_key__")], "two names, two parameters"
+    assert stored["a/_/__/b"] == "3"
     assert tags_of(root, run_id)["params_changed"] == "group.key7"
+
+
+def test_long_values_are_cut_with_a_mark_and_kept_whole(root: Path, tracker: MlflowTracker) -> None:
+    long, key = "x" * 9000, "k" * 400
+    fits = "y" * PARAM_LIMIT
+    for _ in range(2):  # as after a resume
+        params = {"long": long, "fits": fits, key + "1": "one", key + "2": "two"}
+        tracker.open_sweep("long", {}, {}).open_cell("l", FIELDS, params, {"note": "z" * 9000})
+    [(run_id, _, _)] = runs_tagged(root, "cell_id", "l")
+    stored = dict(rows(root, "SELECT key, value FROM params WHERE run_uuid = ?", run_id))
+    assert stored["fits"] == fits
+    cut, _, file = stored["long"].removesuffix(")").rpartition(" is in ")
+    assert len(stored["long"]) == PARAM_LIMIT
+    assert cut.strip("x") == "... (cut; the whole"
+    folder = root / "runs" / "mlartifacts" / run_id / "artifacts"
+    assert (folder / file).read_text() == long
+    assert sorted(value for name, value in stored.items() if name.startswith("kkk")) == ["one", "two"]
+    assert max(len(name) for name in stored) == KEY_LIMIT
+    tags = tags_of(root, run_id)
+    assert tags["note"].endswith("zzz...")
+    assert "params_changed" not in tags
+
+
+def test_a_thousand_wide_lines_and_awkward_names_are_stored(root: Path, tracker: MlflowTracker, tmp_path: Path) -> None:
+    """More values than fit a call, names that MLflow refuses, and numbers that are none."""
+    folder = make_stage(tmp_path / "pretrain-ab12", steps=1)
+    wide = {f"metric[{i}]": float(i) for i in range(2500)} | {"m" * 300: 1.0, "../up": 2.0, "a//b": 3.0, "é": 4.0}
+    (folder / "steps.jsonl").write_text(
+        json.dumps({"step": 3, **wide, "nan": float("nan"), "inf": float("inf")}) + "\n"
+    )
+    (folder / "metrics.json").write_text(json.dumps([{"name": "/abs", "value": 1.5}, {"name": "x", "value": None}]))
+    cell = tracker.open_sweep("wide", {}, {}).open_cell("w", FIELDS, {}, {})
+    count = cell.mirror("pretrain", folder)
+    assert (count.points, count.finals, count.skipped) == (2504, 1, 3)
+    [(run_id, _, _)] = runs_tagged(root, "cell_id", "w")
+    stored = points_of(root, run_id)
+    assert sum(stored.values()) == len(stored) == 2505
+    for key in ("pretrain/metric_2499_", "pretrain/__/up", "pretrain/a/_/b", "pretrain/é"):
+        assert stored[key, 3] == 1
+    assert stored["_/abs", 0] == 1
 
 
 def test_mirroring_twice_stores_every_point_once(root: Path, tracker: MlflowTracker, tmp_path: Path) -> None:
     folder = make_stage(tmp_path / "pretrain-ab12", metrics={"psnr_db": 30.25, "fvd": None})
     cell = tracker.open_sweep("mirror", {}, {}).open_cell("m", FIELDS, {}, {})
     first = cell.mirror("pretrain", folder)
-    assert (first.points, first.finals, first.files, first.skipped) == (2100, 1, 4, 1)
+    assert (first.points, first.finals, first.files, first.skipped) == (2100, 1, 5, 1)
     assert cell.mirror("pretrain", folder).points == 0
     other = open_at(root).open_sweep("mirror", {}, {}).open_cell("m", FIELDS, {}, {}).mirror("pretrain", folder)
     assert (other.points, other.finals, other.files) == (0, 0, 0)
@@ -145,11 +188,13 @@ def test_mirroring_twice_stores_every_point_once(root: Path, tracker: MlflowTrac
     assert timed == [(1_700_000_000_005, 5.0)]
     artifacts = root / "runs" / "mlartifacts" / run_id / "artifacts"
     assert sorted(str(path.relative_to(artifacts)) for path in artifacts.rglob("*") if path.is_file()) == [
-        "figures/pretrain/loss.png",
-        "samples/pretrain/clip_step_000100.mp4",
+        f"images/{LOSS}+compressed.webp",
+        f"images/{LOSS}.png",
         "stages/pretrain/config.yaml",
         "stages/pretrain/metrics.json",
+        "videos/pretrain/clip/step_00000100.mp4",
     ]
+    assert tags_of(root, run_id)["mlflow.loggedImages"] == "True"
 
 
 def test_a_kill_after_storing_but_before_noting_adds_no_point(
@@ -169,10 +214,15 @@ def test_a_kill_after_storing_but_before_noting_adds_no_point(
     monkeypatch.setattr(tracker, "log_points", stored_but_not_answered)
     with pytest.raises(TrackerError, match="connection lost"):
         cell.mirror("pretrain", folder)
-    # The second batch is in the store and the cell does not know: it is sent again, identically.
+    # The second batch is in the store and the cell does not know: it asks what is there.
     cell.mirror("pretrain", folder)
-    assert calls == [999, 999, 999, 102]
+    assert calls == [999, 999, 102]
     [(run_id, _, _)] = runs_tagged(root, "cell_id", "k")
+    assert points_of(root, run_id) == every_point(700)
+    # Where two mirrors ask at once, both send the same rows, and a row is stored once.
+    last = tracker.history(run_id, "pretrain/kl")[-1]
+    store(run_id, [last, last])
+    store(run_id, [last])
     assert points_of(root, run_id) == every_point(700)
 
 
@@ -227,21 +277,17 @@ def test_a_lost_database_is_filled_again_from_the_folders(tmp_path: Path, monkey
     failed = {**done, "cell_id": "b", "fields": {**FIELDS, "seed": 1}, "status": "failed", "reason": "x", "stages": {}}
     (cells / "b.json").write_text(json.dumps(failed))
     before = sorted(stage.rglob("*"))
-    tracker = open_tracker(tmp_path, "ssvae")
-    counts = [mirror_sweep(tracker, tmp_path, "grid") for _ in range(2)]
-    assert [count.points for count in counts] == [15, 0]
-    assert tracker.problems.summary() is None
+    counts = [sync_sweep(MlflowTracker(tmp_path, "ssvae"), tmp_path, "grid").mirrored for _ in range(2)]
+    assert [(count.points, count.finals, count.files) for count in counts] == [(15, 1, 5), (0, 0, 0)]
     assert [status for _, status, _ in runs_tagged(tmp_path, "role", "cell")] == ["FINISHED", "FAILED"]
     [(run_id, _, _)] = runs_tagged(tmp_path, "cell_id", "a")
     assert tags_of(tmp_path, run_id)["reused"] == "pretrain"
     # Nothing is written beside the database and the artifacts: no mlruns in the working directory.
     assert sorted(path.name for path in tmp_path.iterdir()) == ["runs"]
     assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == [
-        "mlartifacts", "mlflow.db", "mlflow.db.lock", "stages", "sweeps",
+        ".track", "mlartifacts", "mlflow.db", "stages", "sweeps",
     ]  # fmt: skip
     assert sorted(stage.rglob("*")) == before
-    with pytest.raises(ValueError, match="nosuch"):
-        mirror_sweep(tracker, tmp_path, "nosuch")
 
 
 _STARTER = """
@@ -253,7 +299,7 @@ import mlflow.tracking, mlflow.store.tracking.sqlalchemy_store  # slow: not whil
 print("ready", flush=True)
 while not start.exists():
     time.sleep(0.005)
-tracker = MlflowTracker(sqlite_uri(root / "runs" / "mlflow.db"), root / "runs" / "mlartifacts", "ssvae")
+tracker = MlflowTracker(root, "ssvae")
 sweep = tracker.open_sweep("grid", {}, {})
 sweep.open_cell("shared", {"reg": "none"}, {"a": "1"}, {})
 sweep.open_cell(name, {"reg": name}, {}, {}).finish("FINISHED")
@@ -296,23 +342,59 @@ def test_a_kill_while_the_database_is_made_leaves_nothing_broken(
     assert len(runs_tagged(tmp_path, "sweep", "s")) == 1
 
 
-def test_a_broken_database_never_stops_the_caller(tmp_path: Path) -> None:
+def test_a_broken_database_is_told(tmp_path: Path) -> None:
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "mlflow.db").write_bytes(b"this is no database" * 100)
-    tracker = open_tracker(tmp_path, "ssvae")
-    summary = tracker.problems.summary()
-    assert summary is not None
-    assert "not a database" in summary
-    tracker.open_sweep("s", {}, {}).open_cell("c", FIELDS, {}, {}).finish("FINISHED")
+    with pytest.raises(TrackerError, match="not a database") as caught:
+        open_at(tmp_path)
+    assert caught.value.unreachable
 
 
-def test_a_moved_project_is_told_instead_of_writing_to_the_old_place(root: Path, tracker: MlflowTracker) -> None:
+def test_a_moved_project_is_told_instead_of_writing_to_the_old_place(tmp_path: Path) -> None:
+    open_at(tmp_path / "before")
+    (tmp_path / "before").rename(tmp_path / "after")
     with pytest.raises(TrackerError, match="was the project moved"):
-        MlflowTracker(sqlite_uri(root / "runs" / "mlflow.db"), root / "elsewhere", "ssvae")
+        open_at(tmp_path / "after")
 
 
-def test_relative_locations_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"mlflow\.db is relative"):
-        MlflowTracker("sqlite:///mlflow.db", tmp_path, "ssvae")
-    with pytest.raises(ValueError, match="artifacts is relative"):
-        MlflowTracker(sqlite_uri(tmp_path / "m.db"), Path("artifacts"), "ssvae")
+def test_a_database_elsewhere_keeps_its_files_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", sqlite_uri(tmp_path / "shared" / "m.db"))
+    for root in ("one", "two"):
+        folder = make_stage(tmp_path / f"pretrain-{root}", steps=2)
+        cell = MlflowTracker(tmp_path / root, "ssvae").open_sweep(root, {}, {}).open_cell("c", FIELDS, {}, {})
+        assert cell.mirror("pretrain", folder).files == 4
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["pretrain-one", "pretrain-two", "shared"]
+    assert len(list((tmp_path / "shared" / "mlartifacts").glob("*/artifacts/stages/pretrain/config.yaml"))) == 2
+
+
+def test_a_run_that_jobs_still_work_on_is_not_reaped(tmp_path: Path) -> None:
+    tracker = MlflowTracker(tmp_path, "ssvae", lives=lambda sweep, cell: (sweep, cell) in {("s", "live"), ("s", None)})
+    sweep = tracker.open_sweep("s", {}, {})
+    ids = {}
+    for name in ("live", "dead"):
+        sweep.open_cell(name, FIELDS, {}, {})
+        ids[name] = runs_tagged(tmp_path, "cell_id", name)[0][0]
+        tracker.set_tags(ids[name], {"pid_start": "1.00"})
+    tracker.set_tags(sweep.run_id, {"pid_start": "1.00"})
+    assert tracker.reap() == 1
+    assert {name: tracker.run(ids[name]).info.status for name in ids} == {"live": "RUNNING", "dead": "KILLED"}
+    assert tracker.run(sweep.run_id).info.status == "RUNNING"
+
+
+def test_a_run_that_is_only_filled_in_keeps_its_owner_and_status(tmp_path: Path) -> None:
+    tracker = open_at(tmp_path)
+    sweep = tracker.open_sweep("s", {}, {}, own=False)
+    assert "pid" not in tags_of(tmp_path, sweep.run_id)
+    mine = sweep.open_cell("c", FIELDS, {}, {}, own=True)
+    mine.finish("FAILED", "out of memory")
+    [(run_id, _, _)] = runs_tagged(tmp_path, "cell_id", "c")
+    end = tracker.run(run_id).info.end_time
+    other = open_at(tmp_path).open_sweep("s", {}, {}, own=False).open_cell("c", FIELDS, {}, {}, own=False)
+    assert tracker.run(run_id).info.status == "FAILED"
+    assert tags_of(tmp_path, run_id)["reason"] == "out of memory"
+    other.finish("FAILED", "out of memory", 5)
+    assert tracker.run(run_id).info.end_time == end, "closed already"
+    sweep.open_cell("c", FIELDS, {}, {}, own=True)
+    assert tracker.run(run_id).info.status == "RUNNING"
+    assert tags_of(tmp_path, run_id)["reason"] == ""

@@ -75,13 +75,15 @@ class StopAt:
 @dataclass
 class Batch:
     video: Tensor
+    drawn: list[str]
 
 
 def batches(numbers: Sequence[int]) -> Iterator[Batch]:
     """A batch is a function of its number; every third is images."""
     for step in numbers:
         frames = 1 if step % 3 == 2 else 9
-        yield Batch(torch.rand((2, 3, frames, 16, 16), generator=torch_generator(0, "clip", step)) * 2 - 1)
+        video = torch.rand((2, 3, frames, 16, 16), generator=torch_generator(0, "clip", step)) * 2 - 1
+        yield Batch(video, [f"{step}/{slot}" for slot in range(2)])
 
 
 def adversary(changes: dict[str, object]) -> Adversary | None:
@@ -293,7 +295,7 @@ def test_an_average_starts_at_the_weights_and_lags_behind(run: Run, tmp_path: Pa
 def spoiled(bad: set[int]) -> Callable[[Sequence[int]], Iterator[Batch]]:
     def source(numbers: Sequence[int]) -> Iterator[Batch]:
         for step, batch in zip(numbers, batches(numbers), strict=True):
-            yield Batch(batch.video * float("nan")) if step + 1 in bad else batch
+            yield Batch(batch.video * float("nan"), batch.drawn) if step + 1 in bad else batch
 
     return source
 

@@ -1,0 +1,1 @@
+"""A search through a space of config values: Optuna suggests, cells are computed as in any sweep, the study is told."""

@@ -1,0 +1,124 @@
+"""Jobs into Slurm, through submitit: arrays, dependencies, and a batch script that knows what to do at its end."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from submitit import AutoExecutor
+
+from ssvae.config.launch import QueueConfig
+from ssvae.core.files import write_text
+from ssvae.core.jobs import JobFile, append_event, job_folder, write_job
+from ssvae.sweep.after_job import numbered
+from ssvae.sweep.job import RunJob
+from ssvae.sweep.job_graph import JobPlan, arrays
+
+_SHARED = (
+    "timeout_min",
+    "mem_gb",
+    "nodes",
+    "cpus_per_task",
+    "gpus_per_node",
+    "tasks_per_node",
+    "stderr_to_stdout",
+    "name",
+)
+"""Settings of every launcher; submitit wants the others under ``slurm_``, as the launcher plugin gives them."""
+_OURS = ("max_num_timeout",)
+"""Settings that our own script at a job's end carries out."""
+
+
+def slurm_problem() -> str | None:
+    """Why no job can be submitted from here, or None."""
+    missing = [name for name in ("sbatch", "srun", "squeue", "scontrol") if shutil.which(name) is None]
+    if not missing:
+        return None
+    return f"launch = slurm: no {', '.join(missing)} on the PATH: submit from a login node, or use launch=local"
+
+
+def submit_jobs(
+    plans: Sequence[JobPlan], files: Mapping[str, JobFile], queued: Mapping[str, str], array_size: int, folder: Path
+) -> dict[str, str]:
+    """Submit ``plans`` (each behind those it needs); returns job id -> Slurm's id.
+
+    files: their job files, written already. queued: jobs of earlier submissions that some of ``plans`` need -> Slurm's
+    id. folder: where submitit keeps calls and logs, on a file system that all nodes see. Each id is noted as soon as it
+    is known, so that a submission that breaks off loses no job. Raises submitit's FailedJobError with sbatch's words.
+    """
+    ids = dict(queued)
+    for chunk in arrays(plans, array_size):
+        settings = parameters(chunk[0], _dependency(chunk, ids), files[chunk[0].job_id])
+        executor = AutoExecutor(folder / "%j", cluster="slurm")
+        executor.update_parameters(**settings)
+        roots = [Path(files[job.job_id].root) for job in chunk]
+        calls = [RunJob(job_folder(root, job.job_id)) for root, job in zip(roots, chunk, strict=True)]
+        with executor.batch():
+            submitted = [executor.submit(call) for call in calls]
+        for root, job, made in zip(roots, chunk, submitted, strict=True):
+            ids[job.job_id] = str(made.job_id)
+            where = job_folder(root, job.job_id)
+            # The batch script's end knows no other name of its job.
+            write_text(numbered(root, ids[job.job_id]), job.job_id)
+            append_event(where, "submitted", scheduler_id=ids[job.job_id])
+            now = int(time.time() * 1000)
+            write_job(where, replace(files[job.job_id], scheduler_id=ids[job.job_id], submitted_ms=now))
+    return {job.job_id: ids[job.job_id] for job in plans}
+
+
+def parameters(plan: JobPlan, dependency: str | None, job: JobFile) -> dict[str, Any]:
+    """What submitit is told about a job: the queue's settings under its names, and what our guarantees need."""
+    queue = plan.queue
+    values = {field.name: getattr(queue, field.name) for field in fields(QueueConfig)}
+    settings = {name: value for name, value in values.items() if value is not None and name not in _OURS}
+    more = {"requeue": True, "kill-on-invalid-dep": "yes", **queue.additional_parameters}
+    settings.update(
+        name=f"ssvae-{plan.job_id}",
+        additional_parameters=more,
+        # One rank that is gone must end the others: they would wait for it until the limit.
+        srun_args=["--kill-on-bad-exit=1"],
+        setup=[*(queue.setup or []), *_before(job)],
+        teardown=_after(),
+    )
+    if dependency is not None:
+        settings["dependency"] = dependency
+    return {name if name in _SHARED else f"slurm_{name}": value for name, value in settings.items()}
+
+
+def _dependency(chunk: Sequence[JobPlan], ids: Mapping[str, str]) -> str | None:
+    """As sbatch writes it. Elements of an array that need elements of another wait for their own ones only."""
+    known = [[ids[parent] for parent in job.needs if parent in ids] for job in chunk]
+    if not any(known):
+        return None
+    if len({tuple(one) for one in known}) == 1:
+        return "afterok:" + ":".join(known[0])
+    parents = [sorted({one.rpartition("_")[0] for one in column}) for column in zip(*known, strict=True)]
+    assert all(len(column) == 1 for column in parents), known
+    return ",".join(f"aftercorr:{column[0]}" for column in parents)
+
+
+def _before(job: JobFile) -> list[str]:
+    """Lines before srun: the frozen code, whatever the working folder holds, and a shell that outlives a signal."""
+    return [
+        "set +e",
+        # A shell without a trap dies of the signal that only asks its ranks to save.
+        "trap : TERM USR2",
+        f"export PYTHONPATH={shlex.quote(str(Path(job.code) / 'src'))}",
+        "export PYTHONSAFEPATH=1",
+        f"export SSVAE_ROOT={shlex.quote(job.root)}",
+        # The name that scontrol takes for this job alone: the last element of an array has the whole array's number.
+        'ssvae_id="${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}}"',
+        'ssvae_id="${ssvae_id:-$SLURM_JOB_ID}"',
+    ]
+
+
+def _after() -> list[str]:
+    """Lines behind srun. The job's folder is found by Slurm's number, which only Slurm knows by then."""
+    python = shlex.quote(sys.executable)
+    return ["ssvae_code=$?", f'exec {python} -m ssvae.sweep.after_job "$SSVAE_ROOT" "$ssvae_id" "$ssvae_code"']
