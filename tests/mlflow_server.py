@@ -57,6 +57,7 @@ def mlflow_server(folder: Path) -> Iterator[tuple[str, Door]]:
     folder.mkdir(parents=True, exist_ok=True)
     SqlAlchemyStore(f"sqlite:///{folder}/server.db", "mlflow-artifacts:/").engine.dispose()
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", "")  # the server sets it for its whole process: put back at the end
         patch.setenv("_MLFLOW_SERVER_FILE_STORE", f"sqlite:///{folder}/server.db")
         patch.setenv("_MLFLOW_SERVER_ARTIFACT_ROOT", "mlflow-artifacts:/")
         patch.setenv("_MLFLOW_SERVER_SERVE_ARTIFACTS", "true")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from typing import Any
 from slurm_cluster import Cluster, wait_until
 from ssvae.config.compose import PROJECT
 from ssvae.core.jobs import JobFile, job_folder, jobs_folder, read_events, read_job
+from ssvae.sweep.freeze import PARTS
 from tiny_runs import TINY
 
 PLAIN = ("launch=slurm_cpu", "launch.preflight=false")
@@ -128,6 +130,19 @@ class Sweeps:
         (path,) = self.root.glob("results/*/table.csv")
         with path.open(encoding="utf-8", newline="") as file:
             return list(csv.DictReader(file))
+
+
+def working_copy(place: Path) -> Path:
+    """A copy of this project, which can be edited without harm."""
+    place.mkdir()
+    skipped = shutil.ignore_patterns("__pycache__", "*.egg-info")
+    for part in PARTS:
+        source = PROJECT / part
+        if source.is_dir():
+            shutil.copytree(source, place / part, symlinks=True, ignore=skipped)
+        else:
+            shutil.copy2(source, place / part)
+    return place
 
 
 def _number(scheduler_id: str) -> tuple[int, ...]:

@@ -83,7 +83,9 @@ NOT_HERE = (
 """Types are shared between stages. Measuring and caching read every clip's fixed windows: nothing is drawn or masked.
 Nothing is sampled from the first part of a probe. A decoder's fine-tune refuses weights of its own, and terms that act
 on the frozen encoder."""
-UNREAD = (*NAMES, *NOT_HERE, "launch.*", "search.*", "strength.*", "stages.probe.reward.*")
+TRACKED = ("track.uri", "track.experiment", "track.every_s")
+"""Read where tracking is on, which it is not here."""
+UNREAD = (*NAMES, *NOT_HERE, *TRACKED, "launch.*", "search.*", "strength.*", "stages.probe.reward.*")
 """What the work itself need not read."""
 WITHOUT_EFFECT = tuple(f"stages.{stage}.data.image_path" for stage in ("measure", "probe", "probe_base"))
 """Opened with the clips, and not looked at in these stages."""

@@ -157,7 +157,9 @@ def test_a_stage_may_have_a_group_of_its_own_and_nothing_else_changes() -> None:
 def test_the_sweep_files_header_names_command_and_cells() -> None:
     for path in sorted((PROJECT / "sweeps").glob("*.yaml")):
         text = path.read_text(encoding="utf-8")
-        for word in ("# Command", f"+sweep={path.stem}", "# Rows", "# Columns", "# Cost", "# Expected"):
+        # A search has no rows of its own: a space, and what is wanted of a point in it.
+        about = ("# Space", "# Wanted", "# Pruning") if "\nsearch:\n" in text else ("# Rows", "# Columns")
+        for word in ("# Command", f"+sweep={path.stem}", *about, "# Cost", "# Expected"):
             assert word in text, (path.name, word)
         assert text.startswith("# @package _global_\n"), path.name
         assert yaml.safe_load(text) is not None

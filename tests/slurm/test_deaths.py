@@ -6,7 +6,7 @@ import signal
 from pathlib import Path
 
 from slurm_cluster import Cluster
-from slurm_runs import LONG, ONE_JOB, PLAIN, Sweeps
+from slurm_runs import LONG, ONE_JOB, PLAIN, Sweeps, working_copy
 from tiny_runs import artefacts, link_data, records, run_apart
 
 RANKS = ("launch.jobs.pretrain.tasks_per_node=2", "launch.jobs.pretrain.cpus_per_task=1")
@@ -62,6 +62,21 @@ def test_rank_one_dies_and_the_cell_with_it(slurm: Cluster, sweeps: Sweeps) -> N
     assert record["status"] in ("failed", "killed")
     assert "rank 1 was killed" in record["reason"], record["reason"]
     assert slurm.states(str(job.scheduler_id)) == {job.scheduler_id: "FAILED"}
+
+
+def test_an_exception_on_rank_one_is_the_one_that_is_told(slurm: Cluster, root: Path, tmp_path: Path) -> None:
+    project = working_copy(tmp_path / "project")
+    loop = project / "src" / "ssvae" / "train" / "vae_loop.py"
+    fault = 'import os\nif os.environ.get("RANK") == "1":\n    raise RuntimeError("a fault of rank one")\n'
+    loop.write_text(f"{loop.read_text()}\n{fault}")
+    sweeps = Sweeps(slurm, root, project)
+    said = sweeps.run(*ONE_JOB, *RANKS, "launch.retries=1", code=1)
+    (record,) = records(root)
+    assert (record["status"], "RuntimeError: a fault of rank one" in record["reason"]) == ("failed", True), record
+    assert "rank_1_log.err" in said, "its log, not that of a rank which only saw the other leave"
+    job = sweeps.job()
+    assert [one["next"] for one in sweeps.events(job, "ended")] == ["retry", "none"]
+    assert {one["rank"] for one in sweeps.events(job, "ended")} == {1}
 
 
 def test_what_needs_a_failed_job_is_not_waited_for(slurm: Cluster, sweeps: Sweeps) -> None:

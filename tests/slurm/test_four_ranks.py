@@ -20,7 +20,8 @@ RANKS = ("launch.jobs.pretrain.nodes=2", "launch.jobs.pretrain.tasks_per_node=2"
 def test_four_ranks_equal_one(slurm: Cluster, sweeps: Sweeps, tiny_data: Path) -> None:
     sweeps.run(*CELL, *ONE_JOB, *RANKS, "launch.retries=0")
     job = sweeps.job()
-    assert_fields(slurm.job(str(job.scheduler_id)), {"NumNodes": "2", "NumTasks": "4", "JobState": "COMPLETED"})
+    assert slurm.wait_for_state(str(job.scheduler_id)) == "COMPLETED"
+    assert_fields(slurm.job(str(job.scheduler_id)), {"NumNodes": "2", "NumTasks": "4"})
     ended = sweeps.events(job, "rank")
     assert sorted((one["rank"], one["how"]) for one in ended) == [(rank, "finished") for rank in range(4)]
     assert len({one["host"] for one in ended}) == 2
@@ -39,7 +40,7 @@ def test_four_ranks_equal_one(slurm: Cluster, sweeps: Sweeps, tiny_data: Path) -
     for line, other in zip(_log(here), _log(there), strict=True):
         assert line.keys() == other.keys()
         for name, value in line.items():
-            assert other[name] == pytest.approx(value, rel=2e-4, abs=1e-6), f"{name} at step {line['step']}"
+            assert other[name] == pytest.approx(value, rel=1e-3, abs=1e-4), f"{name} at step {line['step']}"
 
 
 def _trained(root: Path) -> Path:

@@ -2,35 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import yaml
 
 from slurm_cluster import Cluster
-from slurm_runs import ONE_JOB, Sweeps
-from ssvae.config.compose import PROJECT
+from slurm_runs import ONE_JOB, Sweeps, working_copy
 from tiny_runs import artefacts, link_data, run_apart
-
-PARTS = ("src", "conf", "sweeps", "run.py", "pyproject.toml")
-
-
-def _copy(place: Path) -> Path:
-    """A working tree of its own, which can be edited without harm."""
-    skipped = shutil.ignore_patterns("__pycache__", "*.egg-info")
-    for part in PARTS:
-        source = PROJECT / part
-        if source.is_dir():
-            shutil.copytree(source, place / part, symlinks=True, ignore=skipped)
-        else:
-            shutil.copy2(source, place / part)
-    return place
 
 
 def test_edits_while_queued_change_nothing(slurm: Cluster, root: Path, tiny_data: Path, tmp_path: Path) -> None:
-    project = tmp_path / "project"
-    project.mkdir()
-    sweeps = Sweeps(slurm, root, _copy(project))
+    project = working_copy(tmp_path / "project")
+    sweeps = Sweeps(slurm, root, project)
     with slurm.closed():
         sweeps.run(*ONE_JOB, "launch.detach=true")
         (job,) = sweeps.jobs()
@@ -40,7 +23,7 @@ def test_edits_while_queued_change_nothing(slurm: Cluster, root: Path, tiny_data
         schedule.write_text(yaml.safe_dump({**values, "lr": 10 * values["lr"]}))
         for name in ("train/vae_loop.py", "sweep/job.py", "sweep/after_job.py"):
             code = project / "src" / "ssvae" / name
-            code.write_text(f'raise RuntimeError("edited: {name}")\n{code.read_text()}')
+            code.write_text(f'{code.read_text()}\nraise RuntimeError("edited: {name}")\n')
         slurm.run("scontrol", "update", f"JobId={job.scheduler_id}", "Comment=edited")
     assert slurm.wait_for_state(str(job.scheduler_id), timeout=90) == "COMPLETED"
     found = [folder.name for folder in (root / "runs" / "code").iterdir() if not folder.name.startswith(".")]

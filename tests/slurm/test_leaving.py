@@ -23,7 +23,7 @@ def test_submit_leave_look_and_collect(slurm: Cluster, sweeps: Sweeps) -> None:
     sweeps.in_the_middle(first)
     assert _statuses(sweeps, "left") == {"seed=0": "running", "seed=1": "waiting"}
     shown = sweeps.verb("status", "left")
-    assert "pretrain" in shown and "/150" in shown.replace(" ", ""), f"stage and step: {shown}"
+    assert "pretrain, step" in shown and "of 150" in shown, shown
     # Whoever asks for the same again gets the same jobs, not others beside them.
     assert "0 jobs submitted" in sweeps.run(*grid, "launch.detach=true")
     sweeps.thaw(first)
@@ -59,5 +59,7 @@ def test_cancel_ends_what_is_left(slurm: Cluster, sweeps: Sweeps) -> None:
         sweeps.run("-m", "seed=0,1", *ONE_JOB, "sweep.name=unwanted", "launch.detach=true")
         sweeps.verb("cancel", "unwanted")
         wait_until(lambda: not slurm.unfinished(), "an empty queue")
-    assert set(_statuses(sweeps, "unwanted").values()) <= {"killed", "stopped", "lost"}
+    # Its word is not taken at once: a requeue looks alike for a moment.
+    wait_until(lambda: set(_statuses(sweeps, "unwanted").values()) == {"killed"}, "two killed cells")
+    assert "cancelled by the user" in sweeps.verb("status", "unwanted")
     assert {slurm.job(str(job.scheduler_id))["JobState"] for job in sweeps.jobs()} == {"CANCELLED"}

@@ -41,6 +41,8 @@ def launched_together(launches: Sequence[LaunchConfig]) -> list[Problem]:
         field.name for field in fields(LaunchConfig) if len({repr(getattr(one, field.name)) for one in launches}) > 1
     ]
     remedy = "is the same for all cells of a grid; run them as separate sweeps"
+    if "name" in found:
+        return [Problem("launch", " and ".join(dict.fromkeys(one.name.value for one in launches)), remedy)]
     return [Problem(f"launch.{name}", "several values", remedy) for name in found]
 
 

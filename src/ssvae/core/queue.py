@@ -95,8 +95,8 @@ class SlurmQueue:
         if controller is None:
             controller = self._try(self._scontrol, real, problems) if _may_ask_again(problems) else None
         for job in real:
-            if controller is not None and job in controller:
-                found[job] = controller[job]
+            if controller is not None and (told := _told_of(controller, job)) is not None:
+                found[job] = told
                 self._forgotten.pop(job, None)
             elif controller is not None and job in self._forgotten:
                 found[job] = self._forgotten[job]
@@ -168,6 +168,13 @@ class SlurmQueue:
             why = (said.stderr.strip() or said.stdout.strip() or "it gave no reason").splitlines()[0]
             raise _Unanswered(f"{command[0]} failed: {why}")
         return said.stdout
+
+
+def _told_of(said: dict[str, QueueState], job: str) -> QueueState | None:
+    """What was said of ``job``. Elements that are cancelled while they wait lose records of their own: what Slurm keeps
+    is one of the whole array, under its bare number."""
+    whole = said.get(job.partition("_")[0])
+    return said.get(job, whole if whole is not None and whole.ended else None)
 
 
 def parse_squeue(text: str) -> dict[str, QueueState]:

@@ -22,8 +22,8 @@ FILES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "metrics": ("same metrics", ("runs/stages/**/*.json", "results/*/table.csv")),
 }
 """Proof -> its words, and the files that must be equal byte by byte."""
-OF_THE_RUN = ("run.json", "spent.json", "done.json", "progress.json")
-"""What tells of attempts and times, not of results."""
+OF_THE_RUN = ("run.json", "spent.json", "done.json", "progress.json", "system")
+"""Files and folders that tell of attempts, times and machines, not of results."""
 
 
 class Tracked(Protocol):
@@ -69,7 +69,7 @@ def _equal(name: str, title: str, patterns: Sequence[str], undisturbed: Path, di
 
 def _matching(root: Path, patterns: Sequence[str]) -> set[str]:
     found = [path for pattern in patterns for path in root.glob(pattern) if path.is_file()]
-    return {str(path.relative_to(root)) for path in found if path.name not in OF_THE_RUN}
+    return {str(path.relative_to(root)) for path in found if not {path.name, path.parent.name} & {*OF_THE_RUN}}
 
 
 def prove_tracking(undisturbed: Mapping[str, Path], runs: Sequence[Tracked]) -> Proof:

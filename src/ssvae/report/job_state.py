@@ -109,6 +109,9 @@ def _on_slurm(job: JobFile, folder: Path, history: History, queue: QueueState, s
         return JobState(job, history, "waiting", waits_for(queue, number), active=True)
     if _closed(history):
         return _ended(job, folder, history, signs, ended_by(queue) if queue.ended else "")
+    if queue.state == GONE and history.cancelled is not None:
+        # What was cancelled while it waited is soon forgotten.
+        return _ended(job, folder, history, signs, "cancelled", "CANCELLED")
     if queue.state in _FINAL:
         return _ended(job, folder, history, signs, ended_by(queue), queue.state)
     if queue.state in LIVE:

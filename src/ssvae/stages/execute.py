@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +20,7 @@ from ssvae.core.paths import PROJECT
 from ssvae.core.progress import Progress
 from ssvae.core.ranks import ALONE, Ranks
 from ssvae.core.stop import ELSEWHERE, NEVER, Stop, Stoppable
+from ssvae.core.system_metrics import SystemSampler
 from ssvae.stages import decoder_finetune, dit, latents, measure, pretrain, probe
 from ssvae.stages.plan import ENCODING, TRAINING, StagePlan, latent_weights
 from ssvae.stages.shared_batch import uneven_batches
@@ -71,7 +72,7 @@ def execute(job: Job, *, wait: bool) -> Outcome:
         begun = time.monotonic()
         before = _spent(plan.folder)
         try:
-            _run(job)
+            _sampled(job)
         finally:
             write_json(plan.folder / "spent.json", {"seconds": before + time.monotonic() - begun})
         for told in ("error.txt", FILE):
@@ -115,9 +116,15 @@ def _follow(job: Job) -> Outcome:
     if outcome == "reused":
         return outcome
     if job.plan.name not in ENCODING:
-        _run(job)
+        _sampled(job)
     job.ranks.wait()
     return outcome
+
+
+def _sampled(job: Job) -> None:
+    """The work, with this rank's machine on record beside it."""
+    with SystemSampler(job.plan.folder, job.ranks.rank, job.cfg.track.system_every_s) as sampler:
+        _run(replace(job, progress=sampler.watched(job.progress)))
 
 
 def _uneven(job: Job) -> str:

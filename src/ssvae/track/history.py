@@ -27,8 +27,9 @@ def read_cells(database: Path, experiment: str) -> list[TrackedCell]:
     if not database.exists():
         return []
     uri = f"{SQLITE}{database.absolute()}"
-    client = client_class(uri)(tracking_uri=uri)
+    opened = client_class(uri)
     with translated(f"{database} cannot be read"):
+        client = opened(tracking_uri=uri)
         found = client.get_experiment_by_name(experiment)
         if found is None:
             return []

@@ -189,3 +189,13 @@ def test_a_requeued_job_is_not_taken_for_ended(slurm: Commands) -> None:
     assert queue.states(["1361"])["1361"].ended
     slurm.make("squeue", "", "1361|PENDING|BeginTime|(null)|N/A|\n")
     assert queue.states(["1361"])["1361"].state == "PENDING"
+
+
+def test_elements_that_were_cancelled_while_they_waited_are_known_by_their_array(slurm: Commands) -> None:
+    """Slurm 22.05 keeps one record of them, under the bare number of the array."""
+    slurm.make("squeue", "", "7925|CANCELLED|Dependency|(null)|N/A|\n7925_1|RUNNING|None|(null)|N/A|n1\n")
+    found = SlurmQueue().states(["7925_0", "7925_1"])
+    assert found["7925_0"].state == "CANCELLED" and found["7925_1"].state == "RUNNING"
+    slurm.make("squeue", "", "7925|PENDING|Dependency|(null)|N/A|\n")
+    slurm.make("sacct", "", "JobID|State\n")
+    assert SlurmQueue().states(["7925_0"])["7925_0"].state == GONE, "only an end is an end of all"

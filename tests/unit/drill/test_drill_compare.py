@@ -60,6 +60,8 @@ def failed(proofs: Sequence[Proof]) -> dict[str, str]:
 def test_equal_runs_pass_whatever_their_times(roots: tuple[Path, Path]) -> None:
     for name in ("run.json", "spent.json", "done.json", "progress.json"):
         (roots[1] / STAGE / name).write_text('{"attempts": 7}\n')
+    (roots[1] / "runs/latents/abcd/system").mkdir()
+    (roots[1] / "runs/latents/abcd/system/rank_000.jsonl").write_text('{"step": 1795263249}\n')
     proofs = prove_files(*roots)
     assert failed(proofs) == {}
     assert [proof.name for proof in proofs] == ["losses", "samples", "weights", "latents", "metrics"]

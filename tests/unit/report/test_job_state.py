@@ -247,3 +247,10 @@ def test_a_local_job_that_died_a_moment_ago_is_not_lost_yet(tmp_path: Path) -> N
     assert cell(tmp_path).active
     age(tmp_path, 60)
     assert cell(tmp_path).status == "lost"
+
+
+def test_a_job_that_was_cancelled_and_forgotten_is_not_lost(tmp_path: Path) -> None:
+    make_chain(tmp_path)
+    append_event(tmp_path / "runs" / "jobs" / "pretrain-1", "cancelled", reason="cancelled by the user")
+    row = cell(tmp_path, FakeQueue({"7_0": GONE, "8_0": NEVER}))
+    assert (row.status, row.active) == ("killed", False) and "cancelled" in str(row.reason)

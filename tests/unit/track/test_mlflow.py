@@ -293,7 +293,7 @@ def test_a_lost_database_is_filled_again_from_the_folders(tmp_path: Path, monkey
 _STARTER = """
 import sys, time
 from pathlib import Path
-root, name, start = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
+root, name, start, stage = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4])
 from ssvae.track.mlflow import MlflowTracker, sqlite_uri
 import mlflow.tracking, mlflow.store.tracking.sqlalchemy_store  # slow: not while the others race
 print("ready", flush=True)
@@ -301,16 +301,17 @@ while not start.exists():
     time.sleep(0.005)
 tracker = MlflowTracker(root, "ssvae")
 sweep = tracker.open_sweep("grid", {}, {})
-sweep.open_cell("shared", {"reg": "none"}, {"a": "1"}, {})
+sweep.open_cell("shared", {"reg": "none"}, {"a": "1"}, {}).mirror("pretrain", stage)
 sweep.open_cell(name, {"reg": name}, {}, {}).finish("FINISHED")
 """
 
 
-def test_four_processes_that_start_together_on_a_missing_database_all_succeed(tmp_path: Path) -> None:
+def test_four_processes_that_start_together_on_a_missing_database_double_nothing(tmp_path: Path) -> None:
     start = tmp_path / "start"
+    stage = make_stage(tmp_path / "pretrain-ab12", metrics={"psnr_db": 30.25})
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", _STARTER, str(tmp_path), f"cell{i}", str(start)],
+            [sys.executable, "-c", _STARTER, str(tmp_path), f"cell{i}", str(start), str(stage)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -327,9 +328,10 @@ def test_four_processes_that_start_together_on_a_missing_database_all_succeed(tm
         _, errors = process.communicate(timeout=120)
         assert process.returncode == 0, errors
     assert len(runs_tagged(tmp_path, "role", "sweep")) == 1
-    assert len(runs_tagged(tmp_path, "cell_id", "shared")) == 1
+    [(run_id, _, _)] = runs_tagged(tmp_path, "cell_id", "shared")
+    assert points_of(tmp_path, run_id) == every_point(700) + Counter([("psnr_db", 0)]), "all four mirrored it at once"
     assert len(runs_tagged(tmp_path, "role", "cell")) == 5
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["runs", "start"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["pretrain-ab12", "runs", "start"]
 
 
 def test_a_kill_while_the_database_is_made_leaves_nothing_broken(

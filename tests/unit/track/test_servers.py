@@ -38,7 +38,7 @@ def server(place: Path) -> Iterator[tuple[str, Door]]:
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live_module, "_FIRST_PAUSE_S", 0.02)
     monkeypatch.setattr(live_module, "_LONGEST_PAUSE_S", 0.05)
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
 
 
 def make_cell(root: Path, cell_id: str, steps: int = 40) -> tuple[Path, Path]:
@@ -124,11 +124,14 @@ def test_a_server_that_refuses(tmp_path: Path, server: tuple[str, Door], place: 
     expected(place, root)
 
 
-def test_a_server_that_never_answers(tmp_path: Path, server: tuple[str, Door], place: Path) -> None:
+def test_a_server_that_never_answers(
+    tmp_path: Path, server: tuple[str, Door], place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Every call below is made while a request hangs."""
     root = tmp_path / "hanging"
     uri, door = server
     door.set("hangs")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
     live = start(root, uri)
     live.open_sweep("grid", {"command": "python run.py"})
     assert door.reached.wait(LONG_S)
@@ -136,6 +139,7 @@ def test_a_server_that_never_answers(tmp_path: Path, server: tuple[str, Door], p
     live.close_sweep("grid", "FINISHED")
     assert live.close(0.05) == ["cell a", "cell b", "sweep grid"]
     door.mend()
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
     sync_sweep(MlflowTracker(root, root.name, uri), root, "grid")
     expected(place, root)
 

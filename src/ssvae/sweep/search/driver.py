@@ -56,11 +56,13 @@ class Driver:
 
     def run(self) -> None:
         """Raises Interrupted or KeyboardInterrupt when it was asked to stop, after :meth:`release` of its trials."""
+        done = False
         try:
             self._run()
-        except BaseException:
-            self.release()
-            raise
+            done = True
+        finally:
+            if not done:
+                self.release()
 
     def release(self) -> None:
         """End what is on its way, and give it back to the study."""

@@ -77,6 +77,7 @@ def _row(trial: FrozenTrial, sweep: str) -> dict[str, Any]:
         "cheap": notes.get("cheap"),
         "place": notes.get("place"),
         "reason": reason_of(trial),
-        "seconds": None if spent is None else round(spent.total_seconds(), 1),
+        "begun": None if trial.datetime_start is None else round(trial.datetime_start.timestamp(), 3),
+        "seconds": None if spent is None else round(spent.total_seconds(), 3),
         "command": None if overrides is None else again(overrides, sweep, trial.number),
     }

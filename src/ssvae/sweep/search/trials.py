@@ -51,6 +51,8 @@ class Trials:
     ) -> None:
         self._root, self._sweep, self._base, self._launch = root, sweep, base, launch
         self._sources, self._live = sources, live
+        self._begun: set[int] = set()
+        self._before: dict[int, CellRecord] = {}
 
     def open(self, number: int, params: Mapping[str, Value]) -> Trial:
         """Compose and plan a trial. Raises ValueError where its cell is refused or lacks a stage."""
@@ -67,6 +69,10 @@ class Trials:
 
     def order(self, trial: Trial, stages: Sequence[str]) -> Order:
         """What a runner needs for ``stages`` of a trial; its record, its frozen config and its run are there then."""
+        path = self._record(trial.planned.cell_id)
+        if trial.number in self._begun:  # its cheap part is done: what that took and reused is the trial's as well
+            self._before[trial.number] = CellRecord.load(path)
+        self._begun.add(trial.number)
         kept = {name: one for name, one in trial.planned.plans.items() if name in stages}
         planned = replace(trial.planned, plans=kept)
         record = CellRecord.open(self._root, self._sweep, planned)
@@ -96,6 +102,9 @@ class Trials:
         """Write down how a trial ended, in its record and its run. state, values: as the study was told."""
         record = CellRecord.load(self._record(trial.planned.cell_id))
         record.status, record.reason = status, reason
+        if (before := self._before.pop(trial.number, None)) is not None:
+            record.seconds += before.seconds
+            record.reused = [name for name in record.reused if name in before.reused or name not in before.stages]
         record.tags |= {"trial_state": state, **{f"objective.{name}": repr(value) for name, value in values.items()}}
         record.save()
         if self._live is None:
