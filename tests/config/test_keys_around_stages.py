@@ -91,7 +91,7 @@ def test_tracking_is_opened_as_the_config_says(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(tracking, "prepare", lambda root, uri: opened.append((uri,)))
     for enabled in (False, True):
         config = TrackConfig(enabled, "http://host", "mine", 3.5, 7.5, None, 1)
-        tracking.Tracking.open(tmp_path, "s", config, "command", [], []).finish("FINISHED")
+        tracking.Tracking.open(tmp_path, "s", config, "command", []).finish("FINISHED")
     assert opened == [("http://host",), (3.5,), ("mine", "http://host"), (7.5,)]
 
 

@@ -33,6 +33,8 @@ def run(args: argparse.Namespace) -> int:
     """Raises ValueError, before anything is sent, for an unknown sweep or an address that makes no sense; exit code 1
     when the tracker does not answer, or a cell cannot be sent."""
     from ssvae.core.paths import project_root
+    from ssvae.report.refresh import refresh_records
+    from ssvae.report.state import sweep_rows
     from ssvae.sweep.liveness import Liveness
     from ssvae.track.base import TrackerError
     from ssvae.track.mlflow import MlflowTracker
@@ -50,6 +52,8 @@ def run(args: argparse.Namespace) -> int:
     trackers: dict[tuple[str, str | None], MlflowTracker] = {}
     bad = False
     for name, target in targets.items():
+        # What jobs did since somebody looked: their cells' statuses are sent as they are now.
+        refresh_records(root, name, sweep_rows(root, name))
         try:
             if target not in trackers:
                 trackers[target] = MlflowTracker(root, *target)

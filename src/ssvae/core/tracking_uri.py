@@ -110,7 +110,7 @@ def writes_from_jobs(uri: str | None, environment: Mapping[str, str] = os.enviro
     """May jobs on other machines write into ``uri`` (None: as :func:`chosen_uri` says) while the sweep runs?
 
     Into a server or a database server any number of processes may. A database in a file is left to one process: the
-    one that waits for the sweep, ``collect`` or ``track sync``.
+    one that waits for the sweep, or ``track sync``.
     """
     found, _ = chosen_uri(uri, environment)
     return found is not None and not found.startswith("sqlite")

@@ -30,7 +30,7 @@ def finish(root: Path, name: str, records: Sequence[CellRecord], tracking: Track
     for line in tracking.problems():
         console.print(f"[yellow]{line}[/]")
     console.print(
-        f"results: {folder}\nrun folders: {root / 'runs'}\nMLflow: make dashboard", highlight=False, soft_wrap=True
+        f"results: {folder}\nrun folders: {root / 'runs'}\nMLflow: {tracking.place}", highlight=False, soft_wrap=True
     )
     for record in bad:
         console.print(f"[red]{record.status}:[/] {record.label}: {record.reason}", soft_wrap=True)

@@ -73,7 +73,7 @@ def run_grid(cells: Sequence[Cell], overrides: Sequence[str], hydra_launcher: Ma
         if launcher.by != "here":
             progress.pause()
             return run_jobs(root, name, planned, records, launcher, command, console)
-        tracking = Tracking.open(root, name, planned[0].cell.cfg.track, command, planned, records)
+        tracking = Tracking.open(root, name, planned[0].cell.cfg.track, command, records)
         sources = Sources(root, Stoppable(progress, stop))
         scheduler = Scheduler(planned, records, tracking, sources, root, progress, stop)
         try:
@@ -81,6 +81,8 @@ def run_grid(cells: Sequence[Cell], overrides: Sequence[str], hydra_launcher: Ma
         except (KeyboardInterrupt, Interrupted):
             scheduler.killed()
             tracking.finish("KILLED")
+            for line in tracking.problems():
+                console.print(f"[yellow]{line}[/]")
             console.print(f"[yellow]stopped; the same command goes on from there[/] (state: {root / 'runs'})")
             return 130
     return finish(root, name, records, tracking, console)

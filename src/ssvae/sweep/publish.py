@@ -11,6 +11,7 @@ from rich.console import Console
 
 from ssvae.core.files import read_json, write_json
 from ssvae.report.collect import cell_paths, collect, read_cell
+from ssvae.report.pareto import read_search, search_file
 from ssvae.report.table import TableNotes
 from ssvae.report.terminal import reasons, terminal_table
 from ssvae.sweep.record import CellRecord
@@ -51,6 +52,10 @@ def report(root: Path, sweep: str, console: Console) -> Path:
     rows = collect(root, sweep)
     folder = root / "results" / sweep
     write_report(rows, folder, TableNotes(sweep, record.command, footnotes=(*record.notes, *_times(root, sweep))))
+    if search_file(root, sweep).exists():
+        from ssvae.report.pareto_write import write_search
+
+        write_search(read_search(root, sweep), rows, folder)
     console.print(terminal_table(rows, sweep))
     for line in reasons(rows):
         console.print(line, markup=False, soft_wrap=True)

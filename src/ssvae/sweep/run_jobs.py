@@ -47,7 +47,7 @@ def run_jobs(
     if launcher.config.detach:
         console.print(escape(how_to_come_back(name)), soft_wrap=True)
         return 0
-    tracking = Tracking.open(root, name, planned[0].cell.cfg.track, command, planned, records)
+    tracking = Tracking.open(root, name, planned[0].cell.cfg.track, command, records)
     mirrored = Mirrored(tracking, planned)
     rows = follow(root, name, records, console, mirrored)
     if rows is None:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Literal
 
 from ssvae.config.run import TrackConfig
+from ssvae.core.tracking_uri import chosen_uri, masked
 from ssvae.sweep.liveness import Liveness
-from ssvae.sweep.planned import PlannedCell
 from ssvae.sweep.record import CellRecord
 from ssvae.track.base import Problems, RunStatus, TrackerError
 from ssvae.track.live import Live
@@ -40,8 +40,16 @@ class Tracking:
     the work. Stages may be run by this process or by others, which makes no difference: their folders are watched."""
 
     def __init__(
-        self, live: Live | None, problems: Problems, sweep: str, records: Sequence[CellRecord], patience_s: float
+        self,
+        live: Live | None,
+        problems: Problems,
+        sweep: str,
+        records: Sequence[CellRecord],
+        patience_s: float,
+        place: str = "",
     ) -> None:
+        self.place = place
+        """Where a person looks at it."""
         self._live = live
         self._problems = problems
         self._sweep = sweep
@@ -51,21 +59,15 @@ class Tracking:
         self._missing: list[str] = []
 
     @classmethod
-    def open(
-        cls,
-        root: Path,
-        name: str,
-        config: TrackConfig,
-        command: str,
-        cells: Sequence[PlannedCell],
-        records: Sequence[CellRecord],
-    ) -> Tracking:
+    def open(cls, root: Path, name: str, config: TrackConfig, command: str, records: Sequence[CellRecord]) -> Tracking:
         """Show the sweep, and close what dead processes left open."""
         problems = Problems()
         live = start_live(root, config, problems)
         if live is not None:
-            live.open_sweep(name, {"command": command, "cells": str(len(cells))})
-        return cls(live, problems, name, records, config.patience_s)
+            live.open_sweep(name, {"command": command, "cells": str(len(records))})
+        uri = chosen_uri(config.uri)[0]
+        place = "off (track=none)" if not config.enabled else masked(uri) if uri is not None else "make dashboard"
+        return cls(live, problems, name, records, config.patience_s, place)
 
     def open_cell(self, index: int) -> None:
         """Show (or go on with) the run of a cell. Its record and frozen config are on disk."""

@@ -34,7 +34,7 @@ class Grid:
             self.planned.append(PlannedCell(cell, plans, cell_id(plans)))
         self.records = [CellRecord.open(root, "s", one) for one in self.planned]
         track = self.planned[0].cell.cfg.track
-        tracking = Tracking.open(root, "s", track, "command", self.planned, self.records)
+        tracking = Tracking.open(root, "s", track, "command", self.records)
 
         def no_source(data: object) -> None:
             raise AssertionError("the work is faked")

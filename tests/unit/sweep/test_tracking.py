@@ -60,7 +60,7 @@ def live(monkeypatch: pytest.MonkeyPatch) -> Iterator[Told]:
 
 def test_a_cell_of_the_scheduler_reaches_the_tracker(tmp_path: Path, live: Told) -> None:
     record = CellRecord.load(cell_record(tmp_path))
-    one = Tracking.open(tmp_path, "grid", config(), "python run.py", [], [record])
+    one = Tracking.open(tmp_path, "grid", config(), "python run.py", [record])
     one.open_cell(0)
     one.watch(0, "pretrain", tmp_path)
     one.stage_done(0, "pretrain", tmp_path)
@@ -69,7 +69,7 @@ def test_a_cell_of_the_scheduler_reaches_the_tracker(tmp_path: Path, live: Told)
     one.report(tmp_path / "results")
     one.finish("FAILED")
     assert live.calls == [
-        ("open_sweep", "grid", {"command": "python run.py", "cells": "0"}),
+        ("open_sweep", "grid", {"command": "python run.py", "cells": "1"}),
         ("open_cell", "grid", record.path),
         ("watch", "grid", "c", "pretrain", tmp_path),
         ("stage_done", "grid", "c", "pretrain", tmp_path),
@@ -83,20 +83,20 @@ def test_a_cell_of_the_scheduler_reaches_the_tracker(tmp_path: Path, live: Told)
 
 
 def test_who_detaches_leaves_the_runs_open(tmp_path: Path, live: Told) -> None:
-    one = Tracking.open(tmp_path, "grid", config(), "command", [], [CellRecord.load(cell_record(tmp_path))])
+    one = Tracking.open(tmp_path, "grid", config(), "command", [CellRecord.load(cell_record(tmp_path))])
     one.open_cell(0)
     one.detach()
     assert live.names() == ["open_sweep", "open_cell", "close"]
 
 
 def test_a_cell_that_was_never_opened_is_not_closed(tmp_path: Path, live: Told) -> None:
-    one = Tracking.open(tmp_path, "grid", config(), "command", [], [CellRecord.load(cell_record(tmp_path))])
+    one = Tracking.open(tmp_path, "grid", config(), "command", [CellRecord.load(cell_record(tmp_path))])
     one.close_cell(0, "killed", "stopped by the user")
     assert live.names() == ["open_sweep"]
 
 
 def test_switched_off_nothing_is_started(tmp_path: Path, live: Told) -> None:
-    one = Tracking.open(tmp_path, "grid", config(enabled=False), "c", [], [CellRecord.load(cell_record(tmp_path))])
+    one = Tracking.open(tmp_path, "grid", config(enabled=False), "c", [CellRecord.load(cell_record(tmp_path))])
     one.open_cell(0)
     one.watch(0, "pretrain", tmp_path)
     one.close_cell(0, "finished", None)
@@ -123,7 +123,7 @@ def test_without_mlflow_the_run_goes_on(tmp_path: Path, monkeypatch: pytest.Monk
         raise TrackerError("MLflow cannot be imported")
 
     monkeypatch.setattr(tracking, "prepare", absent)
-    one = Tracking.open(tmp_path, "grid", config(), "command", [], [])
+    one = Tracking.open(tmp_path, "grid", config(), "command", [])
     one.finish("FINISHED")
     assert "cannot be imported" in one.problems()[0]
 

@@ -22,7 +22,7 @@ from ssvae.core.progress import Progress
 from ssvae.core.stop import Interrupted, Stop, Stoppable
 from ssvae.stages.plan import cell_id
 from ssvae.sweep.console import RichProgress, make_console, print_problems
-from ssvae.sweep.launcher import Launcher, choose_launcher
+from ssvae.sweep.launcher import Launcher, choose_launcher, launch_problems
 from ssvae.sweep.one_cell import missing, plan, refused
 from ssvae.sweep.planned import command_line
 from ssvae.sweep.search.compose import resolve_beside
@@ -33,6 +33,7 @@ from ssvae.sweep.search.owner import Owner
 from ssvae.sweep.search.processes import Processes
 from ssvae.sweep.search.report import report_search, save_sweep
 from ssvae.sweep.search.runner import Runner
+from ssvae.sweep.search.slurm import Jobs
 from ssvae.sweep.search.storage import dashboard_uri
 from ssvae.sweep.search.study import SharedStudy
 from ssvae.sweep.search.trials import Trials
@@ -74,16 +75,20 @@ def run_search(cells: Sequence[Cell], overrides: Sequence[str], hydra_launcher: 
 
 def launcher_problem(launcher: Launcher) -> str | None:
     """Why trials cannot be launched so."""
-    if launcher.by == "here":
-        return None
-    return f"launch = {launcher.by}: trials run in this process, or search.workers=N at once in processes of their own"
+    if launcher.config.detach:
+        return "launch.detach = true: a search has to ask and be told; leave it out, and start it where it may stay"
+    if launcher.by == "local":
+        return "launch.parallel: trials at once are search.workers=N, each a process of its own"
+    return None
 
 
 def open_runner(
     launcher: Launcher, search: SearchConfig, root: Path, name: str, progress: Progress, stop: Stop
 ) -> Runner:
     """What carries trials out."""
-    assert launcher.by == "here", launcher_problem(launcher)
+    assert launcher.by != "local", launcher_problem(launcher)
+    if launcher.by == "slurm":
+        return Jobs(root, name, launcher, search.workers)
     if search.workers == 1:
         return InProcess(root, progress, stop)
     return Processes(root, search.workers, root / "runs" / "sweeps" / name / "trials")
@@ -124,7 +129,7 @@ def _search(cell: Cell, command: str, launcher: Launcher, console: Console, prog
     root, search = project_root(), cell.cfg.search
     assert search is not None
     sources = Sources(root, Stoppable(progress, stop))
-    if problems := refused(cell.cfg, sources):
+    if problems := launch_problems(launcher, [cell.cfg], root) or refused(cell.cfg, sources):
         print_problems(problems, "no trial was run:")
         return 2
     plans = plan(cell.cfg, sources, root)
