@@ -174,8 +174,8 @@ def summed_up(events: Sequence[dict[str, Any]]) -> History:
     for one in events:
         what, when = one["event"], one.get("time_ms")
         if what == "submitted":
-            # After a decision to go on, this carries it out; else it is a new submission with budgets of its own.
-            if known.get("next") not in ("requeue", "retry"):
+            # A supervisor that starts a job again carries a decision out; else budgets are new.
+            if not one.get("again"):
                 requeues = retries = 0
                 known = dict.fromkeys(known)
             running = False

@@ -21,6 +21,7 @@ from ssvae.core.jobs import JobFile, append_event, job_folder, read_events, read
 
 Next = Literal["requeue", "retry", "none"]
 _WAIT_S = 30.0
+_PAUSES_S = (1.0, 2.0, 5.0, 10.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -35,24 +36,33 @@ class Verdict:
 
 
 def judge(
-    job: JobFile, events: Sequence[dict[str, Any]], code: int, *, preempted: bool = False, ending: bool = False
+    job: JobFile,
+    events: Sequence[dict[str, Any]],
+    code: int,
+    run: str | None = None,
+    *,
+    preempted: bool = False,
+    ending: bool = False,
 ) -> Verdict:
-    """The verdict on the latest attempt. code: the exit code of its ranks together. preempted, ending: the scheduler
-    says that it has taken the machine away, or that it is ending the job itself.
+    """The verdict on an attempt. code: the exit code of its ranks together. run: which attempt, as its ranks have noted
+    it (:func:`run_key`). preempted, ending: the scheduler says that it has taken the machine away, or that it is ending
+    the job itself.
 
     Budgets count since the latest submission: ``retries`` for whatever died, ``max_requeues`` for time-outs.
     Pre-emptions are not the job's fault and are not counted.
     """
     since = _since_submission(events)
-    latest = [number for number, one in enumerate(since) if one["event"] == "started"]
-    ranks = [one for one in since[latest[-1] if latest else 0 :] if one["event"] == "rank"]
+    # Not "what follows the latest start": an attempt may die before its first rank has noted one.
+    mine = [one for one in since if one.get("run") == run]
+    began = any(one["event"] == "started" for one in mine)
+    ranks = [one for one in mine if one["event"] == "rank"]
     failed = [one for one in ranks if one["how"] == "failed"]
     silent = sorted(set(range(job.world)) - {one["rank"] for one in ranks})
     interrupted = [one for one in ranks if one["how"] == "interrupted"]
     if (silent or interrupted) and all(ECHO.search(str(one["reason"])) for one in failed):
         # These only say that somebody else is gone.
         failed = []
-    if all((Path(job.root) / where / "done.json").exists() for where in job.stages.values()):
+    if finished(job):
         return Verdict("finished", None, "none")
     ends = [one for one in since if one["event"] == "ended"]
     if failed:
@@ -70,12 +80,22 @@ def judge(
         if sum(bool(one.get("timed_out")) for one in ends) < job.max_requeues:
             return Verdict("interrupted", f"{limit}, {reason}", "requeue", timed_out=True)
         return Verdict("failed", f"{limit}, after {job.max_requeues} times more (max_num_timeout)", "none")
-    return Verdict("killed", _killed(code, bool(latest), silent), _again(job, ends))
+    return Verdict("killed", _killed(code, began, silent), _again(job, ends))
 
 
-def conclude(folder: Path, code: int, *, preempted: bool = False, ending: bool = False) -> Verdict:
+def finished(job: JobFile) -> bool:
+    """Do the run folders say that all its stages are there?"""
+    return all((Path(job.root) / where / "done.json").exists() for where in job.stages.values())
+
+
+def run_key(scheduler_id: str) -> str:
+    """What tells one attempt from the next: Slurm keeps a job's number when it starts it again, and counts."""
+    return f"{scheduler_id}.{os.environ.get('SLURM_RESTART_COUNT') or 0}"
+
+
+def conclude(folder: Path, code: int, run: str, *, preempted: bool = False, ending: bool = False) -> Verdict:
     """Judge the latest attempt of the job in ``folder`` as :func:`judge` does, and note the verdict."""
-    verdict = judge(read_job(folder), read_events(folder), code, preempted=preempted, ending=ending)
+    verdict = judge(read_job(folder), read_events(folder), code, run, preempted=preempted, ending=ending)
     _note(folder, verdict, code)
     return verdict
 
@@ -94,28 +114,35 @@ def numbered(root: Path, scheduler_id: str) -> Path:
 
 
 def main(root: Path, scheduler_id: str, code: int) -> int:
-    """The end of a Slurm job's batch script; returns the job's exit code."""
+    """The end of a Slurm job's batch script; returns the job's exit code, 0 for a finished job alone.
+
+    What the job was waited for with (``afterok``) starts on a 0.
+    """
     folder = job_folder(root, _job_of(root, scheduler_id))
-    shown = _scontrol("show", "job", "-o", scheduler_id)
+    job, run = read_job(folder), run_key(scheduler_id)
+    shown = _asked("show", "job", "-o", scheduler_id)
     _keep_messages(folder, _field(shown, "StdErr"))
-    restarts = int(_field(shown, "Restarts") or 0)
-    ending = _field(shown, "JobState") != "RUNNING"
+    if finished(job):
+        conclude(folder, code, run)
+        return 0
+    # A controller that does not answer has not said that it is ending the job.
+    ending = _field(shown, "JobState") not in ("", "RUNNING")
     if ending:
-        # Slurm itself is ending this job.
-        if restarts > int(os.environ.get("SLURM_RESTART_COUNT") or 0):
-            return 0  # and starts it again: a pre-emption, or a node that is gone
+        if int(_field(shown, "Restarts") or 0) > int(os.environ.get("SLURM_RESTART_COUNT") or 0):
+            return 1  # and it starts the job again: a pre-emption, or a node that is gone
         if _field(shown, "Reason") != "TimeLimit":
             # Putting it back from here would revive what a user has cancelled.
             _note(folder, Verdict("killed", "cancelled (scancel)", "none"), code)
             return code or 1
     preempted = _field(shown, "PreemptTime") not in ("", "None")
-    verdict = conclude(folder, code, preempted=preempted, ending=ending or preempted)
+    verdict = conclude(folder, code, run, preempted=preempted, ending=ending or preempted)
     if verdict.next != "none":
-        _scontrol("requeue", scheduler_id)
-        return 0
-    if verdict.how == "finished":
-        return 0
-    job = read_job(folder)
+        if _asked("requeue", scheduler_id) is not None:
+            # Slurm ends this script by a signal; before that it must not end by itself.
+            time.sleep(_WAIT_S)
+            return 1
+        reason = f"could not be put back into the queue after: {verdict.reason}"
+        _note(folder, Verdict(verdict.how, reason, "none", verdict.rank), code)
     if job.fail_fast:
         cancel_others(job)
     return code or 1
@@ -148,14 +175,9 @@ def _again(job: JobFile, ends: Sequence[dict[str, Any]]) -> Next:
 
 
 def _since_submission(events: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
-    start = 0
-    going_on = False
-    for number, one in enumerate(events):
-        if one["event"] == "ended":
-            going_on = one.get("next") in ("requeue", "retry")
-        elif one["event"] == "submitted" and not going_on:
-            start = number
-    return events[start:]
+    """Without what came before the latest submission; a supervisor that starts a job again is none."""
+    starts = [number for number, one in enumerate(events) if one["event"] == "submitted" and not one.get("again")]
+    return events[starts[-1] :] if starts else events
 
 
 def _killed(code: int, started: bool, silent: Sequence[int]) -> str:
@@ -180,23 +202,31 @@ def _keep_messages(folder: Path, stderr: str) -> None:
             file.write("\n".join(lines) + "\n")
 
 
-def _scontrol(*words: str) -> str:
-    return _run(["scontrol", *words])
+def _asked(*words: str) -> str | None:
+    """What scontrol says; asked again for a while, since controllers restart. None where it never answers, or
+    refuses."""
+    for pause in _PAUSES_S:
+        answer = _run(["scontrol", *words])
+        if answer is not None:
+            return answer
+        time.sleep(pause)
+    return None
 
 
-def _run(words: Sequence[str]) -> str:
+def _run(words: Sequence[str]) -> str | None:
     try:
         done = subprocess.run(words, capture_output=True, text=True, timeout=_WAIT_S, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         sys.stderr.write(f"{' '.join(words)}: {error}\n")
-        return ""
+        return None
     if done.returncode:
         sys.stderr.write(f"{' '.join(words)}: {done.stderr}\n")
+        return None
     return done.stdout
 
 
-def _field(shown: str, name: str) -> str:
-    found = re.search(rf"(?:^|\s){name}=(\S*)", shown)
+def _field(shown: str | None, name: str) -> str:
+    found = re.search(rf"(?:^|\s){name}=(\S*)", shown or "")
     return found.group(1) if found else ""
 
 

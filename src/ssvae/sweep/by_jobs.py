@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
 
-from ssvae.core.files import write_text
-from ssvae.core.jobs import JobFile, job_folder, read_job, sweep_jobs, write_job, write_sweep_jobs
+from ssvae.core.files import exclusive, write_text
+from ssvae.core.jobs import JobFile, job_folder, jobs_folder, read_job, sweep_jobs, write_job, write_sweep_jobs
 from ssvae.core.paths import PROJECT
 from ssvae.core.queue import UNKNOWN, SlurmQueue
 from ssvae.report.cell_state import CellState
@@ -40,6 +40,14 @@ def submit(
     own, rather than what an earlier call left. Raises ValueError where the queue cannot be
     asked about them: a second copy of a job would compute beside the first.
     """
+    # Two calls at once, of one sweep or of two that share a stage, must not both find a job missing.
+    with exclusive(jobs_folder(root) / ".submit.lock", wait=True):
+        return _submit(root, name, planned, launcher, console, beside)
+
+
+def _submit(
+    root: Path, name: str, planned: Sequence[PlannedCell], launcher: Launcher, console: Console, beside: bool
+) -> int:
     plans = plan_jobs(planned, launcher.config.jobs)
     queued = _queued(root, plans)
     fresh = [plan for plan in plans if plan.job_id not in queued]

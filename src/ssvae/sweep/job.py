@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from ssvae.core.alive import this_process
 from ssvae.core.jobs import JobFile, append_event, history, read_job
+from ssvae.sweep.after_job import run_key
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -65,11 +66,12 @@ def _rank(folder: Path, early: list[int]) -> int:
     rank = environment.global_rank
     _log_to(folder / "log", rank)
     begun = time.time()
-    attempt = _attempt(folder, environment.job_id) if rank == 0 else None
+    run = run_key(environment.job_id)
+    attempt = _attempt(folder, environment.job_id, run) if rank == 0 else None
     job = read_job(folder)
 
     def ended(how: str, reason: str | None, **more: object) -> None:
-        append_event(folder, "rank", rank=rank, host=socket.gethostname(), how=how, reason=reason, **more)
+        append_event(folder, "rank", rank=rank, run=run, host=socket.gethostname(), how=how, reason=reason, **more)
 
     try:
         if environment.cluster == "local":
@@ -159,9 +161,9 @@ def _preflight(cfg: Config, job: JobFile, ranks: Ranks, console: Console, store:
     preflight(needs, ranks, lambda line: console.print(line, markup=False, soft_wrap=True), store)
 
 
-def _attempt(folder: Path, scheduler_id: str) -> int:
+def _attempt(folder: Path, scheduler_id: str, run: str) -> int:
     attempt = history(folder).attempts + 1
-    append_event(folder, "started", attempt=attempt, scheduler_id=scheduler_id, **this_process())
+    append_event(folder, "started", attempt=attempt, run=run, scheduler_id=scheduler_id, **this_process())
     return attempt
 
 

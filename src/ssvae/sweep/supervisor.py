@@ -22,7 +22,7 @@ from submitit.local.local import LocalExecutor, LocalJob
 from ssvae.core.alive import this_process
 from ssvae.core.files import Busy, exclusive, read_json, write_json
 from ssvae.core.jobs import JobFile, append_event, history, job_folder, read_job, sweep_jobs
-from ssvae.sweep.after_job import Verdict, conclude
+from ssvae.sweep.after_job import Verdict, conclude, finished, run_key
 from ssvae.sweep.job import RunJob
 
 POLL_S = 0.3
@@ -84,7 +84,7 @@ class Supervisor:
         """Until every job is finished, failed for good, or waits for one that failed; or until SIGTERM."""
         signal.signal(signal.SIGTERM, self._stop)
         pending = [read_job(job_folder(self._root, job_id)) for job_id in sweep_jobs(self._root, self._sweep)]
-        pending = [job for job in pending if not _finished(job)]
+        pending = [job for job in pending if not finished(job)]
         for job in pending:
             append_event(self._home(job), "submitted", **this_process())
         lost: set[str] = set()
@@ -95,7 +95,7 @@ class Supervisor:
                     continue
                 self._running.remove(one)
                 if verdict.next != "none" and not self._stopping:
-                    append_event(self._home(one.job), "submitted", **this_process())
+                    append_event(self._home(one.job), "submitted", again=True, **this_process())
                     pending.insert(0, one.job)
                 elif verdict.how != "finished":
                     lost.add(one.job.job_id)
@@ -139,13 +139,13 @@ class Supervisor:
         if self._stopping:
             # Whatever the verdict: nobody is going to start it again but the user.
             done = history(self._home(one.job))
-            if not _finished(one.job):
+            if not finished(one.job):
                 append_event(
                     self._home(one.job), "ended", attempt=done.attempts, how="interrupted", next="none",
                     reason="cancelled", rank=None, code=code,
                 )  # fmt: skip
                 return Verdict("interrupted", "cancelled", "none")
-        return conclude(self._home(one.job), code)
+        return conclude(self._home(one.job), code, run_key(one.process.job_id))
 
     def _end_the_rest(self, one: _Running, pid: int) -> None:
         """A job whose rank is gone is over: the other ranks may wait for it for ever."""
@@ -183,10 +183,6 @@ def _gpus(world: int, slot: int) -> dict[str, object]:
         return {"gpus_per_node": 0}
     visible = tuple(sorted({(slot * world + number) % count for number in range(world)}))
     return {"gpus_per_node": len(visible), "visible_gpus": visible}
-
-
-def _finished(job: JobFile) -> bool:
-    return all((Path(job.root) / where / "done.json").exists() for where in job.stages.values())
 
 
 def _held_up(job: JobFile, lost: set[str]) -> bool:

@@ -133,8 +133,9 @@ DEAD = event("ended", how="killed", reason="signal 9", next="none")
         ([SUBMITTED, STARTED, RETRIED, STARTED, DEAD], {"retries": 1, "how": "killed", "next": "none", "rank": None}),
         # A node failed: nobody noted an end, Slurm has started the job again.
         ([SUBMITTED, STARTED, STARTED], {"running": True, "attempts": 2, "requeues": 1}),
-        # A retry under another number is no new submission; one by the user, after the end, is.
-        ([SUBMITTED, STARTED, RETRIED, event("submitted", scheduler_id="8")], {"retries": 1, "scheduler_id": "8"}),
+        # A retry by the supervisor is no new submission; one by the user is, whatever was decided before.
+        ([SUBMITTED, STARTED, RETRIED, event("submitted", again=True, scheduler_id="8")], {"retries": 1}),
+        ([SUBMITTED, STARTED, RETRIED, event("submitted", scheduler_id="8")], {"retries": 0, "next": None}),
         (
             [SUBMITTED, STARTED, REQUEUED, STARTED, DEAD, event("submitted", scheduler_id="8")],
             {"requeues": 0, "how": None, "next": None, "running": False, "attempts": 2, "scheduler_id": "8"},

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from ssvae.core.jobs import JobFile, append_event, history, job_folder, read_events, write_job, write_sweep_jobs
-from ssvae.sweep.after_job import Verdict, conclude, judge, main, numbered
+from ssvae.sweep import after_job
+from ssvae.sweep.after_job import Verdict, conclude, judge, main, numbered, run_key
 
 
 def job(root: Path, **more: Any) -> JobFile:
@@ -76,10 +77,12 @@ def test_retries_are_spent_once_for_each_submission(tmp_path: Path) -> None:
     events = [*events, ended("retry"), *dies]
     assert judge(job(tmp_path), events, 1).next == "none"
     # The local supervisor notes that it carries a retry out: that is no new submission.
-    again = [submitted, *dies, ended("retry"), submitted, *dies]
+    again = [submitted, *dies, ended("retry"), {"event": "submitted", "again": True}, *dies]
     assert judge(job(tmp_path), again, 1).next == "none"
     # The user's next call is one.
     assert judge(job(tmp_path), [*events, ended("none"), submitted, *dies], 1).next == "retry"
+    # Also where a retry was under way that never came to be: cancelled in the queue.
+    assert judge(job(tmp_path), [submitted, *dies, ended("retry"), submitted, *dies], 1).next == "retry"
 
 
 def test_a_pre_emption_is_never_counted_and_a_time_out_is(tmp_path: Path) -> None:
@@ -120,25 +123,30 @@ def test_a_job_that_never_began_says_so(tmp_path: Path) -> None:
 def test_the_verdict_is_noted_where_status_reads_it(tmp_path: Path) -> None:
     folder = job_folder(tmp_path, "pretrain-1")
     write_job(folder, job(tmp_path))
-    append_event(folder, "started", attempt=1)
-    append_event(folder, "rank", rank=1, how="failed", reason="KeyError: 'x'", again=True)
-    append_event(folder, "rank", rank=0, how="finished", reason=None)
-    conclude(folder, 1)
+    append_event(folder, "started", attempt=1, run="4.0")
+    append_event(folder, "rank", run="4.0", rank=1, how="failed", reason="KeyError: 'x'", again=True)
+    append_event(folder, "rank", run="4.0", rank=0, how="finished", reason=None)
+    conclude(folder, 1, "4.0")
     told = history(folder)
     assert (told.how, told.reason, told.next, told.rank) == ("failed", "KeyError: 'x'", "retry", 1)
 
 
 @pytest.fixture
 def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A scontrol that says what ``says`` holds and writes its calls to ``calls``; scancel likewise."""
+    """No pauses, and a scontrol that says what ``says`` holds and writes its calls to ``calls``; scancel likewise."""
     tools = tmp_path / "tools"
     tools.mkdir()
     for name in ("scontrol", "scancel"):
         path = tools / name
-        path.write_text(f'#!/bin/sh\necho "{name} $*" >> {tools}/calls\n[ "$1" = show ] && cat {tools}/says\nexit 0\n')
+        path.write_text(
+            f'#!/bin/sh\necho "{name} $*" >> {tools}/calls\n[ "$1" = show ] && cat {tools}/says\n'
+            f'[ -e "{tools}/no_$1" ] && exit 1\nexit 0\n'
+        )
         path.chmod(path.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("PATH", f"{tools}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.delenv("SLURM_RESTART_COUNT", raising=False)
+    monkeypatch.setattr(after_job, "_WAIT_S", 0.01)
+    monkeypatch.setattr(after_job, "_PAUSES_S", (0.0, 0.0))
     return tools
 
 
@@ -147,9 +155,10 @@ def end(tmp_path: Path, tools: Path, says: str, code: int = 1, **more: Any) -> t
     write_job(folder, job(tmp_path, scheduler_id="7_1", **more))
     numbered(tmp_path, "7_1").parent.mkdir(parents=True, exist_ok=True)
     numbered(tmp_path, "7_1").write_text("pretrain-1")
-    append_event(folder, "started", attempt=1)
+    run = run_key("7_1")
+    append_event(folder, "started", attempt=1, run=run)
     for number in (0, 1):
-        append_event(folder, "rank", rank=number, how="interrupted", reason=TERM, timed_out=False)
+        append_event(folder, "rank", run=run, rank=number, how="interrupted", reason=TERM, timed_out=False)
     (tools / "says").write_text(f"JobId=8 {says} Requeue=1")
     result = main(tmp_path, "7_1", code)
     return result, (tools / "calls").read_text(), folder
@@ -157,7 +166,8 @@ def end(tmp_path: Path, tools: Path, says: str, code: int = 1, **more: Any) -> t
 
 def test_a_job_that_nobody_ends_is_put_back_under_its_own_number(tmp_path: Path, slurm: Path) -> None:
     result, calls, folder = end(tmp_path, slurm, "JobState=RUNNING Reason=None Restarts=0 PreemptTime=None")
-    assert result == 0 and "scontrol requeue 7_1\n" in calls
+    # Slurm ends the script; should it not, whoever waits for the job must not take it for finished.
+    assert result == 1 and "scontrol requeue 7_1\n" in calls
     assert history(folder).next == "requeue"
 
 
@@ -169,8 +179,43 @@ def test_a_cancelled_job_is_not_revived(tmp_path: Path, slurm: Path) -> None:
 
 def test_what_slurm_starts_again_itself_is_left_to_it(tmp_path: Path, slurm: Path) -> None:
     result, calls, folder = end(tmp_path, slurm, "JobState=COMPLETING Reason=None Restarts=1 PreemptTime=None")
-    assert result == 0 and "requeue" not in calls
+    assert result == 1 and "requeue" not in calls
     assert not any(one["event"] == "ended" for one in read_events(folder))
+
+
+def test_a_controller_that_does_not_answer_has_not_cancelled(tmp_path: Path, slurm: Path) -> None:
+    (slurm / "no_show").touch()
+    result, calls, folder = end(tmp_path, slurm, "")
+    assert result == 1 and calls.count("scontrol show") == 2 and "scontrol requeue 7_1\n" in calls
+    assert history(folder).next == "requeue"
+
+
+def test_a_finished_job_is_finished_whatever_the_controller_says(tmp_path: Path, slurm: Path) -> None:
+    done = tmp_path / "runs" / "stages" / "pretrain-1" / "done.json"
+    done.parent.mkdir(parents=True)
+    done.touch()
+    for says in ("", "JobState=COMPLETING Reason=None Restarts=0"):
+        result, calls, folder = end(tmp_path, slurm, says, code=1)
+        assert result == 0 and "requeue" not in calls and history(folder).how == "finished"
+
+
+def test_a_job_that_cannot_be_put_back_is_not_taken_for_finished(tmp_path: Path, slurm: Path) -> None:
+    (slurm / "no_requeue").touch()
+    result, calls, folder = end(tmp_path, slurm, "JobState=RUNNING Reason=None Restarts=0 PreemptTime=None", code=0)
+    assert result == 1 and calls.count("requeue") == 2
+    assert history(folder).next == "none" and "could not be put back" in str(history(folder).reason)
+
+
+def test_an_attempt_that_dies_before_its_first_rank_is_not_judged_by_the_one_before(tmp_path: Path) -> None:
+    before = [{**one, "run": "7.0"} for one in (START, rank(0, "interrupted", TERM), rank(1, "interrupted", TERM))]
+    assert judge(job(tmp_path), before, 0, "7.0").next == "requeue"
+    broken = judge(job(tmp_path), [*before, ended("requeue")], 1, "7.1")
+    assert (broken.how, broken.next) == ("killed", "retry") and "before its first rank" in str(broken.reason)
+
+
+def test_a_rank_that_fails_before_the_first_one_has_begun_is_heard(tmp_path: Path) -> None:
+    told = [{**one, "run": "7.0"} for one in (rank(1, "failed", "ValueError: x", again=False), START)]
+    assert judge(job(tmp_path), told, 1, "7.0") == Verdict("failed", "ValueError: x", "none", 1)
 
 
 def test_a_time_limit_that_slurm_carries_out_is_gone_on_from(tmp_path: Path, slurm: Path) -> None:
@@ -188,8 +233,8 @@ def test_fail_fast_cancels_the_sweeps_other_jobs_and_no_other_sweeps(tmp_path: P
     write_job(folder, job(tmp_path, fail_fast=True, scheduler_id="7_1"))
     numbered(tmp_path, "7_1").parent.mkdir(parents=True, exist_ok=True)
     numbered(tmp_path, "7_1").write_text("pretrain-1")
-    append_event(folder, "started", attempt=1)
-    append_event(folder, "rank", rank=0, how="failed", reason="ValueError: x", again=False)
+    append_event(folder, "started", attempt=1, run="7_1.0")
+    append_event(folder, "rank", run="7_1.0", rank=0, how="failed", reason="ValueError: x", again=False)
     (slurm / "says").write_text("JobState=RUNNING Reason=None Restarts=0 PreemptTime=None")
     assert main(tmp_path, "7_1", 3) == 3
     calls = (slurm / "calls").read_text()
