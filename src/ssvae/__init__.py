@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from ssvae.models.load import load_vae
 
 __all__ = ["load_vae"]
-__version__ = "0.3.0"
+__version__ = "0.4.0"
 
 
 def __getattr__(name: str) -> Any:
