@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
+from ssvae.core.files import read_json
 from ssvae.core.jobs import history, job_folder, jobs_folder, read_events, read_job
 from tiny_runs import artefacts, command, environment, link_data, records, run_apart
 
@@ -69,3 +71,63 @@ def test_a_killed_job_is_tried_again_and_a_failing_one_told(root: Path) -> None:
     ends = [one for one in read_events(job_folder(root, job.job_id)) if one["event"] == "ended"]
     assert [(one["how"], one["next"]) for one in ends] == [("killed", "retry"), ("finished", "none")]
     assert "NonFiniteLoss" in said and "rank_0_log.err" in said
+
+
+def _until(what: str, root: Path, seconds: float = 120.0) -> Path:
+    """The first file below ``root`` that fits, once it is there."""
+    deadline = time.monotonic() + seconds
+    while not (found := sorted(root.glob(what))):
+        assert time.monotonic() < deadline, f"no {what} in {seconds} s"
+        time.sleep(0.01)
+    return found[0]
+
+
+def test_what_a_killed_supervisor_leaves_behind_is_ended_before_it_is_made_again(root: Path, tiny_data: Path) -> None:
+    one = ("seed=0", *LONG, *ONE_JOB, "launch.detach=true")
+    done = run_apart(root, *one)
+    assert done.returncode == 0 and "go on without this terminal" in done.stdout, done.stdout + done.stderr
+    _until("runs/stages/pretrain-*/checkpoint.pt", root)
+    os.kill(read_json(_until("runs/sweeps/*/supervisor.json", root))["pid"], signal.SIGKILL)
+    (job,) = jobs_folder(root).glob("*-*")
+    orphan = history(job).process
+    assert orphan is not None and orphan.alive()
+    (sweep,) = (root / "runs" / "sweeps").iterdir()
+    verb = [sys.executable, "-m", "ssvae", "cancel", sweep.name]
+    said = subprocess.run(verb, env=environment(root), capture_output=True, text=True, check=True, timeout=120)
+    assert "left behind" in said.stdout and not orphan.alive()
+    assert history(job).next == "none"
+    # The same command goes on from what the orphan has saved.
+    done = run_apart(root, *[text for text in one if "detach" not in text], "launch.parallel=2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    other = link_data(tiny_data, root / "here")
+    assert run_apart(other, "seed=0", *LONG, *ONE_JOB).returncode == 0
+    assert artefacts(root) == artefacts(other)
+
+
+def test_sigterm_leaves_as_ctrl_c_does(root: Path) -> None:
+    grid = ("seed=0", "train.steps=400", *ONE_JOB, "launch.parallel=2")
+    with subprocess.Popen(command(*grid), env=environment(root), stdout=subprocess.PIPE, text=True) as process:
+        _until("runs/stages/pretrain-*/steps.jsonl", root)
+        process.terminate()
+        said, _ = process.communicate(timeout=60)
+    assert process.returncode == 130 and "detached" in said
+    (job,) = jobs_folder(root).glob("*-*")
+    rank = history(job).process
+    assert rank is not None and rank.alive(), "the job goes on"
+    (sweep,) = (root / "runs" / "sweeps").iterdir()
+    subprocess.run([sys.executable, "-m", "ssvae", "cancel", sweep.name], env=environment(root), check=True, timeout=60)
+    deadline = time.monotonic() + 60
+    while rank.alive():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_cells_that_are_asked_for_later_join_the_supervisor_at_work(root: Path) -> None:
+    one = ("-m", "sweep.name=mine", "launch.detach=true", *LONG, *ONE_JOB)
+    assert run_apart(root, *one, "reg=none,lcr").returncode == 0
+    _until("runs/stages/pretrain-*/steps.jsonl", root)
+    later = run_apart(root, *[text for text in one if "detach" not in text], "launch.parallel=2", "reg=none,lmr")
+    assert later.returncode == 0 and "1 jobs submitted" in later.stdout, later.stdout + later.stderr
+    now = {record["label"]: record["status"] for record in records(root)}
+    assert (now["reg=none"], now["reg=lmr"]) == ("finished", "finished")
+    assert [history(job).attempts for job in jobs_folder(root).glob("*-*")] == [1, 1, 1], "nothing was made twice"

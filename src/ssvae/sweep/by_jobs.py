@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -12,9 +11,9 @@ from rich.live import Live
 from rich.markup import escape
 
 from ssvae.core.files import exclusive, write_text
-from ssvae.core.jobs import JobFile, job_folder, jobs_folder, read_job, sweep_jobs, write_job, write_sweep_jobs
+from ssvae.core.jobs import JobFile, job_folder, jobs_folder, sweep_jobs, write_job, write_sweep_jobs
 from ssvae.core.paths import PROJECT
-from ssvae.core.queue import UNKNOWN, SlurmQueue
+from ssvae.core.stop import Stop
 from ssvae.report.cell_state import CellState
 from ssvae.report.refresh import refresh_records
 from ssvae.report.state import SweepWatch, counts
@@ -22,6 +21,7 @@ from ssvae.report.status_table import live_table
 from ssvae.sweep.freeze import freeze_code
 from ssvae.sweep.job_graph import JobPlan, plan_jobs
 from ssvae.sweep.launcher import Launcher
+from ssvae.sweep.live_jobs import on_slurm, on_this_machine
 from ssvae.sweep.planned import PlannedCell
 from ssvae.sweep.record import CellRecord
 from ssvae.sweep.submit import submit_jobs
@@ -36,9 +36,9 @@ def submit(
 ) -> int:
     """Freeze config and code and submit what is missing; returns how many jobs were submitted now.
 
-    Jobs of an earlier call that still wait or run are kept as they are. beside: the sweep's other jobs go on being its
-    own, rather than what an earlier call left. Raises ValueError where the queue cannot be
-    asked about them: a second copy of a job would compute beside the first.
+    What jobs of an earlier call, also of another sweep, are going to make is left to them. beside: the sweep's other
+    jobs go on being its own, rather than what an earlier call left. Raises ValueError where the queue cannot be asked
+    about them: a second copy of a job would compute beside the first.
     """
     # Two calls at once, of one sweep or of two that share a stage, must not both find a job missing.
     with exclusive(jobs_folder(root) / ".submit.lock", wait=True):
@@ -48,41 +48,38 @@ def submit(
 def _submit(
     root: Path, name: str, planned: Sequence[PlannedCell], launcher: Launcher, console: Console, beside: bool
 ) -> int:
-    plans = plan_jobs(planned, launcher.config.jobs)
-    queued = _queued(root, plans)
-    fresh = [plan for plan in plans if plan.job_id not in queued]
-    if launcher.by == "local" and at_work(root, name):
-        console.print("its jobs are at work already: following them")
-        return 0
+    live = on_slurm(root) if launcher.by == "slurm" else on_this_machine(root, name)
+    plans, joined = plan_jobs(planned, launcher.config.jobs, lambda plan: live.maker(plan.folder, root))
     code = freeze_code(PROJECT, root)
-    files = {plan.job_id: _job_file(root, name, plan, launcher, code) for plan in fresh}
-    for plan in fresh:
+    files = {plan.job_id: _job_file(root, name, plan, launcher, code) for plan in plans}
+    for plan in plans:
         folder = job_folder(root, plan.job_id)
         first = plan.cells[0].cell_id
         frozen = (root / "runs" / "sweeps" / name / "cells" / f"{first}.yaml").read_text(encoding="utf-8")
         write_text(folder / "config.yaml", frozen)
         write_job(folder, files[plan.job_id])
-    for job_id in queued:
-        before = read_job(job_folder(root, job_id))
-        if name not in before.sweeps:
-            write_job(job_folder(root, job_id), replace(before, sweeps=[*before.sweeps, name]))
-    others = sweep_jobs(root, name) if beside else []
-    write_sweep_jobs(root, name, list(dict.fromkeys([*others, *(plan.job_id for plan in plans)])))
-    if not fresh:
+    for job_id in joined:
+        live.join(root, job_id, name)
+    at_it = launcher.by == "local" and bool(live.makers)
+    others = sweep_jobs(root, name) if beside or at_it else []
+    write_sweep_jobs(root, name, list(dict.fromkeys([*others, *joined, *files])))
+    if not plans:
         return 0
     if launcher.by == "slurm":
         folder = root / "runs" / "sweeps" / name / "submitit"
-        submit_jobs(fresh, files, queued, launcher.config.array_size, folder)
+        submit_jobs(plans, files, live.numbers(), launcher.config.array_size, folder)
     else:
+        # Also where one is at work: it may be about to end, and this one waits for that.
         start_supervisor(root, name, code, launcher.config.parallel)
         _wait_for_supervisor(root, name)
-    return len(fresh)
+    return len(plans)
 
 
 def follow(
-    root: Path, name: str, records: Sequence[CellRecord], console: Console, seen: Seen
+    root: Path, name: str, records: Sequence[CellRecord], console: Console, seen: Seen, stop: Stop
 ) -> list[CellState] | None:
-    """Show the live table until no job is left that goes on; None if the user left before (Ctrl-C)."""
+    """Show the live table until no job is left that goes on; None if this call was told to leave before (Ctrl-C, or
+    ``stop``)."""
     watch = SweepWatch(root, name)
     rows = watch.rows()
     said = ""
@@ -98,6 +95,8 @@ def follow(
                     said = now
                 if not any(row.active for row in rows):
                     break
+                if stop.asked:
+                    return None
                 time.sleep(LOOK_S)
     except KeyboardInterrupt:
         return None
@@ -120,23 +119,6 @@ def how_to_come_back(name: str) -> str:
         f"jobs go on without this terminal. Look: python -m ssvae status {name}; "
         f"table: python -m ssvae collect {name}; end them: python -m ssvae cancel {name}"
     )
-
-
-def _queued(root: Path, plans: Sequence[JobPlan]) -> dict[str, str]:
-    """Those that an earlier submission to Slurm has waiting or running -> Slurm's number."""
-    known: dict[str, str] = {}
-    for plan in plans:
-        folder = job_folder(root, plan.job_id)
-        if (folder / "job.json").exists() and (number := read_job(folder).scheduler_id) is not None:
-            known[plan.job_id] = number
-    if not known:
-        return {}
-    states = SlurmQueue().states(known.values())
-    unknown = [f"{job_id} ({number})" for job_id, number in known.items() if states[number].state == UNKNOWN]
-    if unknown:
-        reason = states[next(iter(known.values()))].reason
-        raise ValueError(f"Slurm cannot be asked whether {', '.join(unknown[:3])} still runs: {reason}; try again")
-    return {job_id: number for job_id, number in known.items() if not states[number].ended}
 
 
 def _job_file(root: Path, name: str, plan: JobPlan, launcher: Launcher, code: Path) -> JobFile:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ssvae.core.jobs import JobFile, append_event, job_folder, read_job, sweep_jobs
 from ssvae.core.queue import SlurmQueue
-from ssvae.sweep.supervisor import stop_supervisor
+from ssvae.sweep.supervisor import end_orphan, stop_supervisor
 
 
 def cancel(root: Path, sweep: str) -> list[str]:
@@ -21,6 +21,10 @@ def cancel(root: Path, sweep: str) -> list[str]:
     if not jobs:
         raise ValueError(f"sweep {sweep!r} has no jobs: what runs in a terminal is ended there, with Ctrl-C")
     told = ["the local supervisor and its jobs"] if stop_supervisor(root, sweep) else []
+    if not told:
+        # Ranks that a killed supervisor has left behind.
+        homes = [job_folder(root, job.job_id) for job in jobs if job.launcher == "local"]
+        told = [f"{home.name}, which a supervisor had left behind" for home in homes if end_orphan(home)]
     return [*told, *_cancel([job for job in jobs if set(job.sweeps) <= {sweep}])]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ssvae.config.launch import KINDS, JobsConfig, QueueConfig
@@ -30,17 +30,25 @@ class JobPlan:
         return f"{self.cells[0].label}{more}"
 
 
-def plan_jobs(cells: Sequence[PlannedCell], jobs: JobsConfig) -> list[JobPlan]:
-    """The jobs that make what is missing, each behind those that it needs.
+def plan_jobs(
+    cells: Sequence[PlannedCell], jobs: JobsConfig, made_by: Callable[[StagePlan], str | None] = lambda plan: None
+) -> tuple[list[JobPlan], list[str]]:
+    """The jobs that make what is missing, each behind those that it needs; and the ids of other jobs that these cells
+    wait for. made_by: the job that is going to make a stage already, if there is one.
 
     A stage is in one job, however many cells need it. Stages of one kind of work that the same cells need make one job:
     whatever depends on a stage is needed by no more cells than the stage itself, so no circle can arise.
     """
     users: dict[str, list[PlannedCell]] = {}
+    elsewhere: dict[str, str] = {}
     stages: dict[str, StagePlan] = {}
     for one in cells:
         for name, plan in one.plans.items():
             if plan.finished or name not in COMPUTED[one.cell.cfg.stage] or not_needed(name, one.plans):
+                continue
+            if plan.id not in elsewhere and (other := made_by(plan)) is not None:
+                elsewhere[plan.id] = other
+            if plan.id in elsewhere:
                 continue
             users.setdefault(plan.id, []).append(one)
             stages.setdefault(plan.id, plan)
@@ -48,7 +56,7 @@ def plan_jobs(cells: Sequence[PlannedCell], jobs: JobsConfig) -> list[JobPlan]:
     for identity, plan in stages.items():
         key = (KINDS[plan.name], tuple(one.cell_id for one in users[identity]))
         groups.setdefault(key, []).append(plan)
-    home = {plan.id: _job_id(group) for group in groups.values() for plan in group}
+    home = elsewhere | {plan.id: _job_id(group) for group in groups.values() for plan in group}
     found: dict[str, JobPlan] = {}
     for (kind, _), group in groups.items():
         job_id = _job_id(group)
@@ -57,7 +65,7 @@ def plan_jobs(cells: Sequence[PlannedCell], jobs: JobsConfig) -> list[JobPlan]:
         members = {plan.name: plan for plan in group}
         queue = jobs.of(group[0].name)
         found[job_id] = JobPlan(job_id, kind, members, tuple(users[group[-1].id]), needs, queue)
-    return _in_order(found)
+    return _in_order(found), list(dict.fromkeys(elsewhere.values()))
 
 
 def _job_id(group: Sequence[StagePlan]) -> str:
@@ -72,7 +80,8 @@ def _in_order(jobs: dict[str, JobPlan]) -> list[JobPlan]:
         if job.job_id in ordered:
             return
         for parent in job.needs:
-            place(jobs[parent])
+            if parent in jobs:
+                place(jobs[parent])
         ordered[job.job_id] = job
 
     for job in jobs.values():
@@ -92,7 +101,8 @@ def arrays(jobs: Sequence[JobPlan], size: int) -> list[list[JobPlan]]:
         ready = [job for job in left if all(parent in place or not _among(parent, jobs) for parent in job.needs)]
         assert ready, "a circle of jobs"
         first = ready[0]
-        alike = [job for job in ready if job.kind == first.kind]
+        # By what they make, not by kind alone: bases and pre-trainings in one array would match nothing behind them.
+        alike = [job for job in ready if job.kind == first.kind and list(job.stages) == list(first.stages)]
         shared = [job for job in alike if job.needs == first.needs]
         beside = _side_by_side(alike, place, chunks)
         chosen = (beside if len(beside) > len(shared) else shared)[:size]

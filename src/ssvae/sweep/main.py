@@ -72,7 +72,7 @@ def run_grid(cells: Sequence[Cell], overrides: Sequence[str], hydra_launcher: Ma
         publish.SweepRecord(command, publish.experiment_notes(records, configs), ids).save(root, name)
         if launcher.by != "here":
             progress.pause()
-            return run_jobs(root, name, planned, records, launcher, command, console)
+            return run_jobs(root, name, planned, records, launcher, command, console, stop)
         tracking = Tracking.open(root, name, planned[0].cell.cfg.track, command, records)
         sources = Sources(root, Stoppable(progress, stop))
         scheduler = Scheduler(planned, records, tracking, sources, root, progress, stop)

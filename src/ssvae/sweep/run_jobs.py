@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from submitit.core.utils import FailedJobError
 
+from ssvae.core.stop import Stop
 from ssvae.report.cell_state import BAD, CellState
 from ssvae.sweep.by_jobs import Seen, follow, how_to_come_back, submit
 from ssvae.sweep.console import print_problems
@@ -28,6 +29,7 @@ def run_jobs(
     launcher: Launcher,
     command: str,
     console: Console,
+    stop: Stop,
 ) -> int:
     """Submit, follow, collect; returns the exit code: as run_grid's, and 0 at once with ``launch.detach``."""
     for one, record in zip(planned, records, strict=True):
@@ -38,6 +40,12 @@ def run_jobs(
     except ValueError as error:
         print_problems([str(error)], "nothing was submitted:")
         return 2
+    except KeyboardInterrupt:
+        console.print(
+            f"[yellow]stopped while submitting:[/] what was submitted goes on. {how_to_come_back(name)}", soft_wrap=True
+        )
+        console.print("the same command submits the rest")
+        return 130
     except FailedJobError as error:
         # sbatch's own words: an unknown partition, a limit of the account. What was submitted before it goes on.
         print_problems([str(error)], f"not all was submitted; python -m ssvae status {name} shows what was:")
@@ -49,11 +57,13 @@ def run_jobs(
         return 0
     tracking = Tracking.open(root, name, planned[0].cell.cfg.track, command, records)
     mirrored = Mirrored(tracking, planned)
-    rows = follow(root, name, records, console, mirrored)
+    rows = follow(root, name, records, console, mirrored, stop)
     if rows is None:
         # The jobs go on, and so do the runs that show them.
         console.print(f"[yellow]detached:[/] {escape(how_to_come_back(name))}", soft_wrap=True)
         tracking.detach()
+        for line in tracking.problems():
+            console.print(f"[yellow]{escape(line)}[/]", soft_wrap=True)
         return 130
     mirrored.close(records)
     for row in rows:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import shlex
 import shutil
+import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -57,19 +59,38 @@ def submit_jobs(
         settings = parameters(chunk[0], _dependency(chunk, ids), files[chunk[0].job_id])
         executor = AutoExecutor(folder / "%j", cluster="slurm")
         executor.update_parameters(**settings)
-        roots = [Path(files[job.job_id].root) for job in chunk]
-        calls = [RunJob(job_folder(root, job.job_id)) for root, job in zip(roots, chunk, strict=True)]
-        with executor.batch():
-            submitted = [executor.submit(call) for call in calls]
-        for root, job, made in zip(roots, chunk, submitted, strict=True):
-            ids[job.job_id] = str(made.job_id)
-            where = job_folder(root, job.job_id)
-            # The batch script's end knows no other name of its job.
-            write_text(numbered(root, ids[job.job_id]), job.job_id)
-            append_event(where, "submitted", scheduler_id=ids[job.job_id])
-            now = int(time.time() * 1000)
-            write_job(where, replace(files[job.job_id], scheduler_id=ids[job.job_id], submitted_ms=now))
+        with _uninterrupted():
+            ids |= _submit_array(executor, chunk, files)
     return {job.job_id: ids[job.job_id] for job in plans}
+
+
+def _submit_array(executor: AutoExecutor, chunk: Sequence[JobPlan], files: Mapping[str, JobFile]) -> dict[str, str]:
+    """Submit jobs as one array and note their numbers."""
+    homes = [job_folder(Path(files[job.job_id].root), job.job_id) for job in chunk]
+    with executor.batch():
+        submitted = [executor.submit(RunJob(home)) for home in homes]
+    ids: dict[str, str] = {}
+    for home, job, made in zip(homes, chunk, submitted, strict=True):
+        number = ids[job.job_id] = str(made.job_id)
+        # The batch script's end knows no other name of its job.
+        write_text(numbered(Path(files[job.job_id].root), number), job.job_id)
+        append_event(home, "submitted", scheduler_id=number)
+        now = int(time.time() * 1000)
+        write_job(home, replace(files[job.job_id], scheduler_id=number, submitted_ms=now))
+    return ids
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Hold Ctrl-C back: between sbatch's answer and our note of it, a job would be forgotten."""
+    asked: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: asked.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if asked:
+        raise KeyboardInterrupt
 
 
 def parameters(plan: JobPlan, dependency: str | None, job: JobFile) -> dict[str, Any]:

@@ -39,7 +39,8 @@ class _Running:
 
 
 def start_supervisor(root: Path, sweep: str, code: Path, parallel: int) -> None:
-    """Start a supervisor for the jobs of a sweep, from the frozen code. It outlives its caller."""
+    """Start a supervisor for the jobs of a sweep, from the frozen code. It outlives its caller, and waits for one that
+    is at work already."""
     log = _folder(root, sweep) / "supervisor.log"
     environment = {
         **os.environ,
@@ -78,16 +79,14 @@ class Supervisor:
     def __init__(self, root: Path, sweep: str, parallel: int) -> None:
         self._root, self._sweep, self._parallel = root, sweep, parallel
         self._stopping = False
+        self._seen: set[str] = set()
         self._running: list[_Running] = []
 
     def run(self) -> None:
         """Until every job is finished, failed for good, or waits for one that failed; or until SIGTERM."""
         signal.signal(signal.SIGTERM, self._stop)
-        pending = [read_job(job_folder(self._root, job_id)) for job_id in sweep_jobs(self._root, self._sweep)]
-        pending = [job for job in pending if not finished(job)]
-        for job in pending:
-            append_event(self._home(job), "submitted", **this_process())
         lost: set[str] = set()
+        pending = self._news()
         while pending or self._running:
             for one in list(self._running):
                 verdict = self._look(one)
@@ -104,6 +103,7 @@ class Supervisor:
                         self._tell_running()
             if self._stopping:
                 pending = []
+            pending += self._news()
             pending = [job for job in pending if not _held_up(job, lost)]
             waiting = {job.job_id for job in pending} | {one.job.job_id for one in self._running}
             ready = [job for job in pending if not waiting & set(job.needs)]
@@ -111,6 +111,20 @@ class Supervisor:
                 pending.remove(job)
                 self._running.append(self._start(job))
             time.sleep(POLL_S)
+
+    def _news(self) -> list[JobFile]:
+        """Jobs that were added to the sweep, at its start or since: another call may want more cells of it."""
+        found = []
+        for job_id in sweep_jobs(self._root, self._sweep):
+            if job_id in self._seen:
+                continue
+            self._seen.add(job_id)
+            job = read_job(job_folder(self._root, job_id))
+            if not finished(job) and not self._stopping:
+                end_orphan(self._home(job))
+                append_event(self._home(job), "submitted", **this_process())
+                found.append(job)
+        return found
 
     def _home(self, job: JobFile) -> Path:
         return job_folder(self._root, job.job_id)
@@ -125,6 +139,8 @@ class Supervisor:
             tasks_per_node=job.world,
             **_gpus(job.world, slot),
         )
+        # A call that came later may have brought other code.
+        os.environ["PYTHONPATH"] = str(Path(job.code) / "src")
         process = executor.submit(RunJob(self._home(job)))
         assert isinstance(process, LocalJob)
         return _Running(job, process, slot)
@@ -174,6 +190,24 @@ class Supervisor:
         self._tell_running()
 
 
+def end_orphan(home: Path) -> bool:
+    """End the ranks of a local job whose supervisor was killed: they would go on beside a second set. True if there
+    were any. They are asked to save first."""
+    told = history(home)
+    if not told.running or told.process is None or not told.process.alive():
+        return False
+    rank = psutil.Process(told.process.pid)
+    parent = rank.parent()
+    ours = parent is not None and "submitit.local._local" in parent.cmdline()
+    ranks = parent.children() if parent is not None and ours else [rank]
+    for one in ranks:
+        one.terminate()
+    for one in psutil.wait_procs(ranks, timeout=GRACE_S)[1]:
+        one.kill()
+    append_event(home, "ended", attempt=told.attempts, how="interrupted", next="none", reason="its supervisor was gone")
+    return True
+
+
 def _gpus(world: int, slot: int) -> dict[str, object]:
     """One GPU a rank where there are enough of them, dealt out to the slots in turn; submitit hides all others."""
     import torch  # late: a supervisor of CPU jobs has to import it too, but its callers need not
@@ -206,12 +240,9 @@ def main(words: Sequence[str]) -> int:
     root, sweep, parallel = Path(words[0]), words[1], int(words[2])
     cores = os.cpu_count() or 1
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // parallel)))
-    try:
-        with exclusive(_lock(root, sweep), wait=False):
-            write_json(_folder(root, sweep) / "supervisor.json", this_process())
-            Supervisor(root, sweep, parallel).run()
-    except Busy:
-        return 0
+    with exclusive(_lock(root, sweep), wait=True):
+        write_json(_folder(root, sweep) / "supervisor.json", this_process())
+        Supervisor(root, sweep, parallel).run()
     return 0
 
 

@@ -14,7 +14,7 @@ GRID = ("reg=none,lcr,lmr,lcr_lmr", "channels=16,48", "exp=cpu_finetune")
 
 
 def jobs_of(cells: list[PlannedCell]) -> list[JobPlan]:
-    return plan_jobs(cells, cells[0].cell.cfg.launch.jobs)
+    return plan_jobs(cells, cells[0].cell.cfg.launch.jobs)[0]
 
 
 def test_every_missing_stage_is_in_exactly_one_job_behind_its_parents(tmp_path: Path) -> None:
@@ -105,3 +105,25 @@ def test_a_pretrain_that_two_cells_share_is_needed_by_both_measures(tmp_path: Pa
     assert len(trained) == 1 and len(trained[0].cells) == 2
     measures = [job for job in jobs if "measure" in job.stages]
     assert len(measures) == 2 and all(job.needs == (trained[0].job_id,) for job in measures)
+
+
+def test_what_another_job_is_going_to_make_is_waited_for_and_not_made_again(tmp_path: Path) -> None:
+    cells = planned(tmp_path, "reg=lcr,lmr")
+    base = cells[0].plans["base"].id
+    jobs, others = plan_jobs(
+        cells, cells[0].cell.cfg.launch.jobs, lambda plan: "somebodys" if plan.id == base else None
+    )
+    assert others == ["somebodys"]
+    assert all("base" not in job.stages for job in jobs)
+    assert [job.needs for job in jobs if "pretrain" in job.stages] == [("somebodys",)] * 2
+    assert plan_jobs(cells, cells[0].cell.cfg.launch.jobs, lambda plan: "somebodys") == ([], ["somebodys"])
+
+
+def test_a_grid_that_is_partly_there_still_makes_few_arrays(tmp_path: Path) -> None:
+    """Ten seeds of two cells, the base of one seed finished: not an array a seed."""
+    cells = planned(tmp_path, "reg=none,lcr", "seed=range(0,10)")
+    finish(cells[0], "base")
+    jobs = jobs_of(cells)
+    chunks = arrays(jobs, 1000)
+    assert sorted(job.job_id for chunk in chunks for job in chunk) == sorted(job.job_id for job in jobs)
+    assert sorted(len(chunk) for chunk in chunks) == [2, 2, 2, *[9] * 7]

@@ -207,6 +207,19 @@ def test_jobs_that_still_wait_are_not_submitted_twice(tmp_path: Path, slurm: Pat
     )
 
 
+def test_ctrl_c_while_submitting_forgets_no_job(tmp_path: Path, slurm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked for right behind sbatch's answer, it comes once the number is noted."""
+    sbatch = slurm.parent / "sbatch"
+    sbatch.write_text(sbatch.read_text() + "kill -INT $PPID; sleep 0.1\n")
+    cells = planned(tmp_path, "launch=slurm_cpu")
+    CellRecord.open(tmp_path, "s", cells[0])
+    with pytest.raises(KeyboardInterrupt):
+        submit(tmp_path, "s", cells, Launcher("slurm", cells[0].cell.cfg.launch), Console(quiet=True))
+    assert len(list(slurm.iterdir())) == 1
+    jobs = [read_job(path.parent) for path in (tmp_path / "runs" / "jobs").glob("*/job.json")]
+    assert sorted(str(job.scheduler_id) for job in jobs) == ["100", "None", "None"]
+
+
 def test_a_queue_that_cannot_be_asked_stops_a_second_submission(tmp_path: Path, slurm: Path) -> None:
     cells = planned(tmp_path, "launch=slurm_cpu")
     for one in cells:
