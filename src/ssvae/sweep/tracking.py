@@ -65,8 +65,10 @@ class Tracking:
         live = start_live(root, config, problems)
         if live is not None:
             live.open_sweep(name, {"command": command, "cells": str(len(records))})
-        uri = chosen_uri(config.uri)[0]
-        place = "off (track=none)" if not config.enabled else masked(uri) if uri is not None else "make dashboard"
+        place = "off (track=none)"
+        if config.enabled:
+            uri, _ = chosen_uri(config.uri)
+            place = masked(uri) if uri is not None else "make dashboard"
         return cls(live, problems, name, records, config.patience_s, place)
 
     def open_cell(self, index: int) -> None:
