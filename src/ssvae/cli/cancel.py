@@ -1,5 +1,5 @@
 """End the jobs of a sweep, on Slurm or on this machine. Their ranks save first; the command that made the sweep goes on
-from there. Jobs that another sweep waits for, too, are left alone."""
+from there. Jobs that another sweep waits for, too, are left to that sweep."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ def run(args: argparse.Namespace) -> int:
     from ssvae.core.paths import project_root
     from ssvae.sweep.cancel import cancel
 
-    told = cancel(project_root(), args.sweep)
-    for line in told or ["nothing of it is queued or runs"]:
-        sys.stdout.write(f"{'cancelled: ' if told else ''}{line}\n")
+    done = cancel(project_root(), args.sweep)
+    lines = [*(f"cancelled: {line}" for line in done.ended), *(f"left alone: {line}" for line in done.spared)]
+    for line in lines or ["nothing of it is queued or runs"]:
+        sys.stdout.write(f"{line}\n")
     return 0

@@ -7,6 +7,8 @@ Heavy packages are imported by the verb that needs them, when it runs: help and 
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -77,7 +79,13 @@ def main(argv: Sequence[str]) -> int:
     args = build_parser().parse_args(list(argv))
     prepare_environment()
     try:
-        return int(VERBS[args.verb].run(args))
+        code = int(VERBS[args.verb].run(args))
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # Whoever read the output (head, less) has seen enough; as for any program that SIGPIPE ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except ValueError as error:
         # By the convention of the whole package a ValueError is the user's mistake, and its text names the remedy.
         sys.stderr.write(f"{args.verb}: {error}\n")

@@ -49,7 +49,7 @@ class QueueConfig:
     mem_per_cpu: str | None = MISSING
     account: str | None = MISSING
     signal_delay_s: int = MISSING  # how long before the limit the job is told to save
-    max_num_timeout: int = MISSING  # how often it may be put back after a time-out or a pre-emption
+    max_num_timeout: int = MISSING  # how often it may go on after its limit; pre-emptions are not counted
     additional_parameters: dict[str, Any] = MISSING  # anything else that sbatch knows
     array_parallelism: int = MISSING  # jobs of one array that run at once
     setup: list[str] | None = MISSING
@@ -79,7 +79,7 @@ class JobsConfig:
 @dataclass
 class LaunchConfig:
     name: LaunchName = MISSING
-    parallel: int = MISSING  # local: jobs at once; 1: everything in this process
+    parallel: int = MISSING  # local: jobs at once; 1: in this process, but for detach and several ranks
     retries: int = MISSING  # how often a job that died is tried again
     fail_fast: bool = MISSING  # the first failure ends the whole sweep
     detach: bool = MISSING  # return after submission

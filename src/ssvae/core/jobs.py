@@ -23,6 +23,8 @@ from typing import Any, Literal
 from ssvae.core.alive import Process
 
 Launcher = Literal["slurm", "local"]
+BY_USER = "by the user"
+"""The reason of a cancellation that was asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,6 @@ class JobFile:
     code: str
     launcher: Launcher
     world: int = 1
-    nodes: int = 1
     needs: list[str] = field(default_factory=list)
     retries: int = 0
     max_requeues: int = 0
@@ -57,7 +58,6 @@ class JobFile:
     fail_fast: bool = False
     signal_delay_s: int = 0
     scheduler_id: str | None = None
-    submitted_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +95,11 @@ class History:
 def jobs_folder(root: Path) -> Path:
     """Where all jobs of a root lie."""
     return root / "runs" / "jobs"
+
+
+def submit_lock(root: Path) -> Path:
+    """Held by whoever decides which jobs there are: two that found one missing at once would both submit it."""
+    return jobs_folder(root) / ".submit.lock"
 
 
 def job_folder(root: Path, job_id: str) -> Path:

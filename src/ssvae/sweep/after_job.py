@@ -21,6 +21,8 @@ from ssvae.core.jobs import JobFile, append_event, job_folder, read_events, read
 
 Next = Literal["requeue", "retry", "none"]
 _WAIT_S = 30.0
+EARLY_S = 60.0
+"""Schedulers look at limits every half minute, so that their word comes early."""
 _PAUSES_S = (1.0, 2.0, 5.0, 10.0, 0.0)
 
 
@@ -43,10 +45,11 @@ def judge(
     *,
     preempted: bool = False,
     ending: bool = False,
+    at_limit: bool | None = None,
 ) -> Verdict:
     """The verdict on an attempt. code: the exit code of its ranks together. run: which attempt, as its ranks have noted
     it (:func:`run_key`). preempted, ending: the scheduler says that it has taken the machine away, or that it is ending
-    the job itself.
+    the job itself. at_limit: whether it has told the job of its limit; None where only the ranks' clocks know.
 
     Budgets count since the latest submission: ``retries`` for whatever died, ``max_requeues`` for time-outs.
     Pre-emptions are not the job's fault and are not counted.
@@ -74,7 +77,8 @@ def judge(
     # circle if it were gone on from. Unless the scheduler itself is at it, and had no patience.
     if interrupted and (not silent or ending):
         reason = next((str(one["reason"]) for one in interrupted if "signal" in str(one["reason"])), "asked to stop")
-        if preempted or not any(one.get("timed_out") for one in interrupted):
+        timed_out = any(one.get("timed_out") for one in interrupted) if at_limit is None else at_limit
+        if preempted or not timed_out:
             return Verdict("interrupted", f"pre-empted, {reason}" if preempted else reason, "requeue")
         limit = f"the time limit of {job.timeout_min} minutes"
         if sum(bool(one.get("timed_out")) for one in ends) < job.max_requeues:
@@ -93,9 +97,18 @@ def run_key(scheduler_id: str) -> str:
     return f"{scheduler_id}.{os.environ.get('SLURM_RESTART_COUNT') or 0}"
 
 
-def conclude(folder: Path, code: int, run: str, *, preempted: bool = False, ending: bool = False) -> Verdict:
+def conclude(
+    folder: Path,
+    code: int,
+    run: str,
+    *,
+    preempted: bool = False,
+    ending: bool = False,
+    at_limit: bool | None = None,
+) -> Verdict:
     """Judge the latest attempt of the job in ``folder`` as :func:`judge` does, and note the verdict."""
-    verdict = judge(read_job(folder), read_events(folder), code, run, preempted=preempted, ending=ending)
+    job, events = read_job(folder), read_events(folder)
+    verdict = judge(job, events, code, run, preempted=preempted, ending=ending, at_limit=at_limit)
     _note(folder, verdict, code)
     return verdict
 
@@ -135,7 +148,8 @@ def main(root: Path, scheduler_id: str, code: int) -> int:
             _note(folder, Verdict("killed", "cancelled (scancel)", "none"), code)
             return code or 1
     preempted = _field(shown, "PreemptTime") not in ("", "None")
-    verdict = conclude(folder, code, run, preempted=preempted, ending=ending or preempted)
+    at_limit = True if ending else _at_limit(job, _field(shown, "EndTime"))
+    verdict = conclude(folder, code, run, preempted=preempted, ending=ending or preempted, at_limit=at_limit)
     if verdict.next != "none":
         if _asked("requeue", scheduler_id) is not None:
             # Slurm ends this script by a signal; before that it must not end by itself.
@@ -146,6 +160,15 @@ def main(root: Path, scheduler_id: str, code: int) -> int:
     if job.fail_fast:
         cancel_others(job)
     return code or 1
+
+
+def _at_limit(job: JobFile, end: str) -> bool | None:
+    """Is the limit so near that the job was told of it? end: as Slurm has it now; administrators move limits."""
+    try:
+        limit = time.mktime(time.strptime(end, "%Y-%m-%dT%H:%M:%S"))
+    except ValueError:
+        return None
+    return time.time() >= limit - job.signal_delay_s - EARLY_S
 
 
 def _job_of(root: Path, scheduler_id: str) -> str:
@@ -186,7 +209,9 @@ def _killed(code: int, started: bool, silent: Sequence[int]) -> str:
     signals = {137: "SIGKILL: out of memory?", 143: "SIGTERM", 139: "SIGSEGV", 134: "SIGABRT", 135: "SIGBUS"}
     named = signals.get(code % 256 if code >= 0 else 128 - code, "")
     who = f"rank {silent[0]}" if len(silent) == 1 else "a rank"
-    return f"{who} was killed (code {code}{', ' + named if named else ''})"
+    # submitit's local controller ends with 0 whatever its ranks died of.
+    how = f"code {code}{', ' + named if named else ''}" if code else "without a word: SIGKILL, out of memory?"
+    return f"{who} was killed ({how})"
 
 
 def _keep_messages(folder: Path, stderr: str) -> None:

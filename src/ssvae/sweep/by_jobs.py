@@ -3,53 +3,87 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
 
+from ssvae.config.compose import load_cell
 from ssvae.core.files import exclusive, write_text
-from ssvae.core.jobs import JobFile, job_folder, jobs_folder, sweep_jobs, write_job, write_sweep_jobs
+from ssvae.core.jobs import JobFile, job_folder, submit_lock, sweep_jobs, write_job, write_sweep_jobs
 from ssvae.core.paths import PROJECT
 from ssvae.core.stop import Stop
 from ssvae.report.cell_state import CellState
 from ssvae.report.refresh import refresh_records
 from ssvae.report.state import SweepWatch, counts
 from ssvae.report.status_table import live_table
+from ssvae.stages.plan import StagePlan
 from ssvae.sweep.freeze import freeze_code
 from ssvae.sweep.job_graph import JobPlan, plan_jobs
 from ssvae.sweep.launcher import Launcher
-from ssvae.sweep.live_jobs import on_slurm, on_this_machine
+from ssvae.sweep.live_jobs import live_jobs
+from ssvae.sweep.local_jobs import start_supervisor
 from ssvae.sweep.planned import PlannedCell
 from ssvae.sweep.record import CellRecord
 from ssvae.sweep.submit import submit_jobs
-from ssvae.sweep.supervisor import at_work, start_supervisor
 
 LOOK_S = 2.0
-_START_S = 30.0
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """new: jobs submitted now. waiting: jobs of earlier calls that this one waits for. other: those among them whose
+    code or queue is not what this call would have used. extra: the sweep's jobs, alive, that this call does not need.
+    """
+
+    new: list[str]
+    waiting: list[str]
+    other: list[str]
+    extra: list[str]
+
+    def lines(self, name: str, where: str) -> list[str]:
+        """In words. where: such as ``to Slurm``."""
+        said = [f"{len(self.new)} jobs submitted {where}"]
+        if self.waiting:
+            said.append(f"{len(self.waiting)} more wait or run already, as they were submitted then")
+        if self.other:
+            end = f"python -m ssvae cancel {name} ends them, and the same command submits them anew"
+            said.append(f"with other code or another queue than now: {', '.join(self.other)}; {end}")
+        if self.extra:
+            said.append(f"not asked for this time, and going on: {', '.join(self.extra)}")
+        return said
 
 
 def submit(
-    root: Path, name: str, planned: Sequence[PlannedCell], launcher: Launcher, console: Console, *, beside: bool = False
-) -> int:
-    """Freeze config and code and submit what is missing; returns how many jobs were submitted now.
+    root: Path, name: str, planned: Sequence[PlannedCell], launcher: Launcher, *, beside: bool = False
+) -> Submitted:
+    """Freeze config and code and submit what is missing.
 
     What jobs of an earlier call, also of another sweep, are going to make is left to them. beside: the sweep's other
     jobs go on being its own, rather than what an earlier call left. Raises ValueError where the queue cannot be asked
-    about them: a second copy of a job would compute beside the first.
+    about them, and where the other launcher's jobs make what is missing: a second copy would compute beside the first.
     """
-    # Two calls at once, of one sweep or of two that share a stage, must not both find a job missing.
-    with exclusive(jobs_folder(root) / ".submit.lock", wait=True):
-        return _submit(root, name, planned, launcher, console, beside)
+    with exclusive(submit_lock(root), wait=True):
+        return _submit(root, name, planned, launcher, beside)
 
 
-def _submit(
-    root: Path, name: str, planned: Sequence[PlannedCell], launcher: Launcher, console: Console, beside: bool
-) -> int:
-    live = on_slurm(root) if launcher.by == "slurm" else on_this_machine(root, name)
-    plans, joined = plan_jobs(planned, launcher.config.jobs, lambda plan: live.maker(plan.folder, root))
+def _submit(root: Path, name: str, planned: Sequence[PlannedCell], launcher: Launcher, beside: bool) -> Submitted:
+    assert launcher.by != "here"
+    live = live_jobs(root, launcher.by)
+    others = live_jobs(root, "local" if launcher.by == "slurm" else "slurm")
+
+    def maker(plan: StagePlan) -> str | None:
+        if (other := others.maker(plan.folder, root)) is not None:
+            where = "on this machine" if other.launcher == "local" else f"as Slurm's job {other.scheduler_id}"
+            end = f"python -m ssvae cancel {other.sweeps[0]}"
+            raise ValueError(f"{other.job_id} waits or runs already, {where}: wait for it, or end it with {end}")
+        job = live.maker(plan.folder, root)
+        return job.job_id if job is not None else None
+
+    plans, joined = plan_jobs(planned, launcher.config.jobs, maker)
     code = freeze_code(PROJECT, root)
     files = {plan.job_id: _job_file(root, name, plan, launcher, code) for plan in plans}
     for plan in plans:
@@ -60,26 +94,44 @@ def _submit(
         write_job(folder, files[plan.job_id])
     for job_id in joined:
         live.join(root, job_id, name)
-    at_it = launcher.by == "local" and bool(live.makers)
-    others = sweep_jobs(root, name) if beside or at_it else []
-    write_sweep_jobs(root, name, list(dict.fromkeys([*others, *joined, *files])))
-    if not plans:
-        return 0
-    if launcher.by == "slurm":
+    before = sweep_jobs(root, name)
+    extra = [job_id for job_id in before if job_id in live.jobs() and job_id not in joined]
+    write_sweep_jobs(root, name, list(dict.fromkeys([*(before if beside else extra), *joined, *files])))
+    if plans and launcher.by == "slurm":
         folder = root / "runs" / "sweeps" / name / "submitit"
         submit_jobs(plans, files, live.numbers(), launcher.config.array_size, folder)
-    else:
-        # Also where one is at work: it may be about to end, and this one waits for that.
+    elif plans or joined:
+        # Also where one is at work: it may be about to end, and this one waits for that; and where all is another
+        # sweep's to make: that may be cancelled.
         start_supervisor(root, name, code, launcher.config.parallel)
-        _wait_for_supervisor(root, name)
-    return len(plans)
+    other = [job_id for job_id in joined if _differs(root, live.jobs()[job_id], launcher, code)]
+    return Submitted(list(files), joined, other, [] if beside else extra)
+
+
+def _differs(root: Path, job: JobFile, launcher: Launcher, code: Path) -> bool:
+    """Would this call run the job otherwise?"""
+    if job.code != str(code):
+        return True
+    try:
+        frozen = load_cell(root / job.config).launch
+    except ValueError:
+        return True  # it was submitted by another version
+    return any(frozen.jobs.of(stage) != launcher.config.jobs.of(stage) for stage in job.stages)
 
 
 def follow(
-    root: Path, name: str, records: Sequence[CellRecord], console: Console, seen: Seen, stop: Stop
+    root: Path,
+    name: str,
+    records: Sequence[CellRecord],
+    console: Console,
+    seen: Callable[[Sequence[CellState]], None],
+    stop: Stop,
 ) -> list[CellState] | None:
     """Show the live table until no job is left that goes on; None if this call was told to leave before (Ctrl-C, or
-    ``stop``)."""
+    ``stop``).
+
+    seen: called with the cells' states at every look.
+    """
     watch = SweepWatch(root, name)
     rows = watch.rows()
     said = ""
@@ -106,13 +158,6 @@ def follow(
     return rows
 
 
-class Seen:
-    """What is done with every look at the sweep; this one does nothing."""
-
-    def __call__(self, rows: Sequence[CellState]) -> None:
-        return None
-
-
 def how_to_come_back(name: str) -> str:
     """For a user who leaves."""
     return (
@@ -137,7 +182,6 @@ def _job_file(root: Path, name: str, plan: JobPlan, launcher: Launcher, code: Pa
         code=str(code),
         launcher=launcher.by,
         world=queue.world,
-        nodes=queue.nodes,
         needs=list(plan.needs),
         retries=config.retries,
         max_requeues=queue.max_num_timeout,
@@ -146,19 +190,6 @@ def _job_file(root: Path, name: str, plan: JobPlan, launcher: Launcher, code: Pa
         fail_fast=config.fail_fast,
         signal_delay_s=queue.signal_delay_s,
     )
-
-
-def _wait_for_supervisor(root: Path, name: str) -> None:
-    log = root / "runs" / "sweeps" / name / "supervisor.log"
-    deadline = time.monotonic() + _START_S
-    note = root / "runs" / "sweeps" / name / "supervisor.json"
-    before = note.stat().st_mtime_ns if note.exists() else 0
-    while time.monotonic() < deadline:
-        # It may have ended again: then it has written its name all the same.
-        if at_work(root, name) or (note.exists() and note.stat().st_mtime_ns != before):
-            return
-        time.sleep(0.1)
-    raise RuntimeError(f"the local supervisor of {name} did not start within {_START_S:g} s; its log: {log}")
 
 
 def _told(rows: Sequence[CellState]) -> str:

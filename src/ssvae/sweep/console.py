@@ -61,7 +61,7 @@ class RichProgress:
         self._task = self._bar.add_task(escape(what), total=total, completed=done, note="")
         self._what, self._total, self._last = what, total, time.monotonic()
         if not self._console.is_terminal:
-            self._console.print(f"{escape(what)} ({done}/{total})")
+            self._console.print(f"{what} ({done}/{total})", markup=False)
 
     def advance(self, done: int, note: str = "") -> None:
         assert self._task is not None, "advance before start"
@@ -71,7 +71,7 @@ class RichProgress:
             self._bar.update(self._task, completed=done)
         if not self._console.is_terminal and time.monotonic() - self._last > QUIET_S:
             self._last = time.monotonic()
-            self._console.print(f"{escape(self._what)} {done}/{self._total} {note}")
+            self._console.print(f"{self._what} {done}/{self._total} {note}", markup=False)
 
 
 def print_plan(
@@ -89,9 +89,8 @@ def print_plan(
     console.print(table)
     counts = [decision for row in decisions for decision in row.values()]
     summary = ", ".join(f"{counts.count(word)} {word}" for word in ("compute", "resume", "reuse", "share"))
-    console.print(
-        f"stages: {summary} (share: computed by a cell above); run folders in {root / 'runs'}", soft_wrap=True
-    )
+    line = f"stages: {summary} (share: computed by a cell above); run folders in {root / 'runs'}"
+    console.print(line, markup=False, soft_wrap=True)
 
 
 def print_problems(problems: Sequence[str], headline: str = "no cell was run:") -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 
 from ssvae.sweep import publish
 from ssvae.sweep.console import print_problems
@@ -28,10 +29,10 @@ def finish(root: Path, name: str, records: Sequence[CellRecord], tracking: Track
     tracking.report(folder)
     tracking.finish("FAILED" if bad else "FINISHED")
     for line in tracking.problems():
-        console.print(f"[yellow]{line}[/]")
-    console.print(
-        f"results: {folder}\nrun folders: {root / 'runs'}\nMLflow: {tracking.place}", highlight=False, soft_wrap=True
-    )
+        console.print(line, style="yellow", markup=False, soft_wrap=True)
+    places = f"results: {folder}\nrun folders: {root / 'runs'}\nMLflow: {tracking.place}"
+    console.print(places, markup=False, highlight=False, soft_wrap=True)
     for record in bad:
-        console.print(f"[red]{record.status}:[/] {record.label}: {record.reason}", soft_wrap=True)
+        # Reasons quote others: a library's "[/path/to/pair.cc:537]" is no markup.
+        console.print(f"[red]{record.status}:[/] {escape(f'{record.label}: {record.reason}')}", soft_wrap=True)
     return 1 if bad else 0

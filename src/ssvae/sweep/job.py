@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from ssvae.core.alive import this_process
 from ssvae.core.jobs import JobFile, append_event, history, read_job
-from ssvae.sweep.after_job import run_key
+from ssvae.sweep.after_job import EARLY_S, run_key
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 _NO_RETRY = ("ValueError", "NonFiniteLoss")
 """Errors that come again: the user's mistakes, and numbers that are functions of the config."""
+_OF_THE_SHELL = ("MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+"""Of the shell that submitted: jobs that took one MASTER_PORT from it would meet each other's ranks there."""
 _ROLL_CALL_S = 300.0
-_SAFETY_S = 60.0
-"""Schedulers look at limits every half minute, so that their word comes early."""
 
 
 class RunJob:
@@ -74,10 +74,12 @@ def _rank(folder: Path, early: list[int]) -> int:
         append_event(folder, "rank", rank=rank, run=run, host=socket.gethostname(), how=how, reason=reason, **more)
 
     try:
+        for name in _OF_THE_SHELL:
+            os.environ.pop(name, None)
+        _export(TorchDistributedEnvironment())
         if environment.cluster == "local":
             # Its own name need not resolve, and nothing leaves this machine.
-            os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
-        _export(TorchDistributedEnvironment())
+            os.environ["MASTER_ADDR"] = "127.0.0.1"
         from ssvae.core.stop import Interrupted, Stop
 
         stop = Stop()
@@ -171,7 +173,7 @@ def _timed_out(job: JobFile, begun: float) -> bool:
     """Did the limit end this attempt, rather than a pre-emption?"""
     if job.timeout_min is None:
         return False
-    return time.time() - begun >= 60 * job.timeout_min - job.signal_delay_s - _SAFETY_S
+    return time.time() - begun >= 60 * job.timeout_min - job.signal_delay_s - EARLY_S
 
 
 def _same_stages(job: JobFile, plans: dict[str, StagePlan]) -> None:

@@ -97,8 +97,9 @@ def arrays(jobs: Sequence[JobPlan], size: int) -> list[list[JobPlan]]:
     chunks: list[list[JobPlan]] = []
     place: dict[str, tuple[int, int]] = {}  # job -> (chunk, position)
     left = list(jobs)
+    ours = {job.job_id for job in jobs}
     while left:
-        ready = [job for job in left if all(parent in place or not _among(parent, jobs) for parent in job.needs)]
+        ready = [job for job in left if all(parent in place for parent in job.needs if parent in ours)]
         assert ready, "a circle of jobs"
         first = ready[0]
         # By what they make, not by kind alone: bases and pre-trainings in one array would match nothing behind them.
@@ -112,10 +113,6 @@ def arrays(jobs: Sequence[JobPlan], size: int) -> list[list[JobPlan]]:
         done = {job.job_id for job in chosen}
         left = [job for job in left if job.job_id not in done]
     return chunks
-
-
-def _among(job_id: str, jobs: Sequence[JobPlan]) -> bool:
-    return any(job.job_id == job_id for job in jobs)
 
 
 def _side_by_side(

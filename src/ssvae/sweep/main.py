@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.logging import RichHandler
+from rich.markup import escape
 
 from ssvae.config.checks import stages_used
 from ssvae.config.compose import Cell
@@ -82,8 +83,10 @@ def run_grid(cells: Sequence[Cell], overrides: Sequence[str], hydra_launcher: Ma
             scheduler.killed()
             tracking.finish("KILLED")
             for line in tracking.problems():
-                console.print(f"[yellow]{line}[/]")
-            console.print(f"[yellow]stopped; the same command goes on from there[/] (state: {root / 'runs'})")
+                console.print(line, style="yellow", markup=False, soft_wrap=True)
+            console.print(
+                f"[yellow]stopped; the same command goes on from there[/] (state: {escape(str(root / 'runs'))})"
+            )
             return 130
     return finish(root, name, records, tracking, console)
 

@@ -12,7 +12,7 @@ from submitit.core.utils import FailedJobError
 
 from ssvae.core.stop import Stop
 from ssvae.report.cell_state import BAD, CellState
-from ssvae.sweep.by_jobs import Seen, follow, how_to_come_back, submit
+from ssvae.sweep.by_jobs import follow, how_to_come_back, submit
 from ssvae.sweep.console import print_problems
 from ssvae.sweep.finish import finish
 from ssvae.sweep.launcher import Launcher
@@ -36,7 +36,7 @@ def run_jobs(
         record.reused = [stage for stage, plan in one.plans.items() if plan.finished]
         record.save()
     try:
-        count = submit(root, name, planned, launcher, console)
+        done = submit(root, name, planned, launcher)
     except ValueError as error:
         print_problems([str(error)], "nothing was submitted:")
         return 2
@@ -51,7 +51,8 @@ def run_jobs(
         print_problems([str(error)], f"not all was submitted; python -m ssvae status {name} shows what was:")
         return 1
     where = "to Slurm" if launcher.by == "slurm" else f"on this machine, {launcher.config.parallel} at once"
-    console.print(f"{count} jobs submitted {where}; their folders: {root / 'runs' / 'jobs'}", soft_wrap=True)
+    for line in [*done.lines(name, where), f"their folders: {root / 'runs' / 'jobs'}"]:
+        console.print(line, markup=False, soft_wrap=True)
     if launcher.config.detach:
         console.print(escape(how_to_come_back(name)), soft_wrap=True)
         return 0
@@ -80,7 +81,7 @@ def _tail(log: Path, lines: int = 8) -> str:
     return "\n".join(f"  {line}" for line in text.rstrip().splitlines()[-lines:])
 
 
-class Mirrored(Seen):
+class Mirrored:
     """Mirrors the stages of all cells while jobs make them; the run folders are all that it reads."""
 
     def __init__(self, tracking: Tracking, planned: Sequence[PlannedCell]) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import shlex
 import shutil
 import signal
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
@@ -22,6 +23,7 @@ from ssvae.sweep.after_job import numbered
 from ssvae.sweep.job import RunJob
 from ssvae.sweep.job_graph import JobPlan, arrays
 
+logger = logging.getLogger(__name__)
 _SHARED = (
     "timeout_min",
     "mem_gb",
@@ -33,6 +35,7 @@ _SHARED = (
     "name",
 )
 """Settings of every launcher; submitit wants the others under ``slurm_``, as the launcher plugin gives them."""
+_SITE = ("account", "partition", "qos", "constraint", "reservation")
 _OURS = ("max_num_timeout",)
 """Settings that our own script at a job's end carries out."""
 
@@ -59,7 +62,7 @@ def submit_jobs(
         settings = parameters(chunk[0], _dependency(chunk, ids), files[chunk[0].job_id])
         executor = AutoExecutor(folder / "%j", cluster="slurm")
         executor.update_parameters(**settings)
-        with _uninterrupted():
+        with _uninterrupted(), _ours_alone(settings):
             ids |= _submit_array(executor, chunk, files)
     return {job.job_id: ids[job.job_id] for job in plans}
 
@@ -75,22 +78,43 @@ def _submit_array(executor: AutoExecutor, chunk: Sequence[JobPlan], files: Mappi
         # The batch script's end knows no other name of its job.
         write_text(numbered(Path(files[job.job_id].root), number), job.job_id)
         append_event(home, "submitted", scheduler_id=number)
-        now = int(time.time() * 1000)
-        write_job(home, replace(files[job.job_id], scheduler_id=number, submitted_ms=now))
+        write_job(home, replace(files[job.job_id], scheduler_id=number))
     return ids
 
 
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Hold Ctrl-C back: between sbatch's answer and our note of it, a job would be forgotten."""
+    """Hold Ctrl-C back: between sbatch's answer and our note of it, a job would be forgotten.
+
+    The terminal sends it to sbatch, too, which inherits the mask; other threads may still take ours, hence the handler.
+    """
     asked: list[int] = []
     before = signal.signal(signal.SIGINT, lambda number, frame: asked.append(number))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         signal.signal(signal.SIGINT, before)
     if asked:
         raise KeyboardInterrupt
+
+
+@contextmanager
+def _ours_alone(settings: Mapping[str, Any]) -> Iterator[None]:
+    """Hide the shell's ``SBATCH_*``: they go before the script, and would undo its limit or its requeue. What a site
+    sets for its users counts where the queue leaves it open."""
+    given = {name.removeprefix("slurm_") for name in settings} | set(settings["slurm_additional_parameters"])
+    kept = {f"SBATCH_{name.upper()}" for name in _SITE if name not in given}
+    hidden = {
+        name: os.environ.pop(name) for name in list(os.environ) if name.startswith("SBATCH_") and name not in kept
+    }
+    if hidden:
+        logger.info("the queue's settings count, not the shell's %s", ", ".join(sorted(hidden)))
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
 
 
 def parameters(plan: JobPlan, dependency: str | None, job: JobFile) -> dict[str, Any]:
@@ -130,7 +154,10 @@ def _before(job: JobFile) -> list[str]:
         "set +e",
         # A shell without a trap dies of the signal that only asks its ranks to save.
         "trap : TERM USR2",
-        f"export PYTHONPATH={shlex.quote(str(Path(job.code) / 'src'))}",
+        # Relative paths of the config start where the sweep was started, whatever ``setup`` has done.
+        f"cd -- {shlex.quote(str(Path.cwd()))}",
+        # Ahead of what ``setup`` (module load) has put there.
+        f"export PYTHONPATH={shlex.quote(str(Path(job.code) / 'src'))}${{PYTHONPATH:+:$PYTHONPATH}}",
         "export PYTHONSAFEPATH=1",
         f"export SSVAE_ROOT={shlex.quote(job.root)}",
         # The name that scontrol takes for this job alone: the last element of an array has the whole array's number.

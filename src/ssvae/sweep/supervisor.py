@@ -1,14 +1,14 @@
 """The local scheduler of jobs: a process of its own, which goes on when the terminal that started it is closed.
 
 It starts as many jobs at once as ``launch.parallel`` allows, each through submitit's local executor in processes of its
-own, judges how each ended, and starts again what its budget allows. All it knows stands in the jobs' folders.
+own, judges how each ended, and starts again what its budget allows. All it knows stands in the jobs' folders, where
+every end is noted: also of a job that was never started.
 """
 
 from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -20,14 +20,13 @@ import psutil
 from submitit.local.local import LocalExecutor, LocalJob
 
 from ssvae.core.alive import this_process
-from ssvae.core.files import Busy, exclusive, read_json, write_json
-from ssvae.core.jobs import JobFile, append_event, history, job_folder, read_job, sweep_jobs
+from ssvae.core.files import exclusive, write_json
+from ssvae.core.jobs import BY_USER, JobFile, append_event, history, job_folder, jobs_folder, read_job, sweep_jobs
 from ssvae.sweep.after_job import Verdict, conclude, finished, run_key
 from ssvae.sweep.job import RunJob
+from ssvae.sweep.local_jobs import GRACE_S, end_orphan, kept, supervisor_lock, supervisor_note, with_code
 
 POLL_S = 0.3
-GRACE_S = 20.0
-"""How long the other ranks of a job may live once one is gone."""
 
 
 @dataclass
@@ -38,93 +37,125 @@ class _Running:
     short_since: float | None = None
 
 
-def start_supervisor(root: Path, sweep: str, code: Path, parallel: int) -> None:
-    """Start a supervisor for the jobs of a sweep, from the frozen code. It outlives its caller, and waits for one that
-    is at work already."""
-    log = _folder(root, sweep) / "supervisor.log"
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(code / "src"),
-        "PYTHONSAFEPATH": "1",
-        "SSVAE_ROOT": str(root),
-    }
-    with log.open("a", encoding="utf-8") as file:
-        subprocess.Popen(
-            [sys.executable, "-m", "ssvae.sweep.supervisor", str(root), sweep, str(parallel)],
-            env=environment, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True,
-        )  # fmt: skip
-
-
-def stop_supervisor(root: Path, sweep: str) -> bool:
-    """Ask the supervisor of a sweep to stop its jobs (they save) and end; False where none is at work."""
-    note = _folder(root, sweep) / "supervisor.json"
-    if not note.exists() or not at_work(root, sweep):
-        return False
-    os.kill(int(read_json(note)["pid"]), signal.SIGTERM)
-    return True
-
-
-def at_work(root: Path, sweep: str) -> bool:
-    """Is a supervisor of this sweep alive, on any machine that shares the file system?"""
-    try:
-        with exclusive(_lock(root, sweep), wait=False):
-            return False
-    except Busy:
-        return True
-
-
 class Supervisor:
     """Runs the jobs of one sweep; see :meth:`run`."""
 
     def __init__(self, root: Path, sweep: str, parallel: int) -> None:
         self._root, self._sweep, self._parallel = root, sweep, parallel
-        self._stopping = False
-        self._seen: set[str] = set()
+        self._ending: str | None = None  # why nothing is started any more
+        self._seen: dict[str, int] = {}  # job -> when its file was last written, as far as it was taken in
+        self._pending: list[JobFile] = []
         self._running: list[_Running] = []
+        self._elsewhere: list[JobFile] = []
+        self._lost: set[str] = set()
+        # A call that comes later may bring other code, the rest of the path is this sweep's.
+        self._beside = os.environ.get("PYTHONPATH", "").partition(os.pathsep)[2]
 
     def run(self) -> None:
         """Until every job is finished, failed for good, or waits for one that failed; or until SIGTERM."""
         signal.signal(signal.SIGTERM, self._stop)
-        lost: set[str] = set()
-        pending = self._news()
-        while pending or self._running:
-            for one in list(self._running):
-                verdict = self._look(one)
-                if verdict is None:
-                    continue
-                self._running.remove(one)
-                if verdict.next != "none" and not self._stopping:
-                    append_event(self._home(one.job), "submitted", again=True, **this_process())
-                    pending.insert(0, one.job)
-                elif verdict.how != "finished":
-                    lost.add(one.job.job_id)
-                    self._stopping |= one.job.fail_fast
-                    if one.job.fail_fast:
-                        self._tell_running()
-            if self._stopping:
-                pending = []
-            pending += self._news()
-            pending = [job for job in pending if not _held_up(job, lost)]
-            waiting = {job.job_id for job in pending} | {one.job.job_id for one in self._running}
-            ready = [job for job in pending if not waiting & set(job.needs)]
-            for job in ready[: self._parallel - len(self._running)]:
-                pending.remove(job)
-                self._running.append(self._start(job))
+        self._take_in()
+        while self._pending or self._running or self._elsewhere:
+            self._look_at_running()
+            if self._ending is None:
+                self._take_in()
+                self._look_elsewhere()
+                self._hold_up()
+                self._start_ready()
+            else:
+                self._give_up()
             time.sleep(POLL_S)
 
-    def _news(self) -> list[JobFile]:
-        """Jobs that were added to the sweep, at its start or since: another call may want more cells of it."""
-        found = []
+    def _take_in(self) -> None:
+        """Jobs that were added to the sweep, or submitted anew, at its start or since."""
+        busy = {job.job_id for job in (*self._pending, *self._elsewhere, *(one.job for one in self._running))}
         for job_id in sweep_jobs(self._root, self._sweep):
-            if job_id in self._seen:
+            home = job_folder(self._root, job_id)
+            written = (home / "job.json").stat().st_mtime_ns
+            if job_id in busy or self._seen.get(job_id) == written:
                 continue
-            self._seen.add(job_id)
-            job = read_job(job_folder(self._root, job_id))
-            if not finished(job) and not self._stopping:
-                end_orphan(self._home(job))
-                append_event(self._home(job), "submitted", **this_process())
-                found.append(job)
-        return found
+            self._seen[job_id] = written
+            job = read_job(home)
+            if job.launcher == "local" and not finished(job):
+                self._lost.discard(job_id)
+                self._take(job)
+
+    def _take(self, job: JobFile) -> None:
+        """Into our hands, unless another sweep's supervisor has it."""
+        with exclusive(jobs_folder(self._root) / ".local.lock", wait=True):
+            if kept(self._root, job):
+                self._elsewhere.append(job)
+                return
+            end_orphan(self._home(job))
+            append_event(self._home(job), "submitted", **this_process())
+        self._pending.append(job)
+
+    def _look_elsewhere(self) -> None:
+        """What another supervisor has finished is there; what it has let go of is ours; what failed there is lost."""
+        for job in list(self._elsewhere):
+            if not finished(job) and kept(self._root, job):
+                continue
+            self._elsewhere.remove(job)
+            told = history(self._home(job))
+            if finished(job):
+                self._done_with(job)
+            elif told.next == "none" and not told.running and told.cancelled is None:
+                self._lost.add(job.job_id)
+                self._done_with(job)
+            else:
+                self._take(job)
+
+    def _look_at_running(self) -> None:
+        for one in list(self._running):
+            verdict = self._look(one)
+            if verdict is None:
+                continue
+            self._running.remove(one)
+            if verdict.next != "none" and self._ending is None:
+                append_event(self._home(one.job), "submitted", again=True, **this_process())
+                self._pending.insert(0, one.job)
+                continue
+            self._done_with(one.job)
+            if verdict.how != "finished":
+                self._lost.add(one.job.job_id)
+                if one.job.fail_fast and self._ending is None:
+                    self._ending = f"{one.job.label} failed (fail_fast)"
+                    self._tell_running()
+
+    def _hold_up(self) -> None:
+        """What needs something that is not going to come ends without a start; and what needs that, in turn."""
+        while held := [job for job in self._pending if self._lost & set(job.needs)]:
+            for job in held:
+                self._pending.remove(job)
+                self._lost.add(job.job_id)
+                self._end(job, "killed", "cancelled: what it needs has failed")
+
+    def _start_ready(self) -> None:
+        busy = (*self._pending, *self._elsewhere, *(one.job for one in self._running))
+        waiting = {job.job_id for job in busy}
+        ready = [job for job in self._pending if not waiting & set(job.needs)]
+        for job in ready[: self._parallel - len(self._running)]:
+            self._pending.remove(job)
+            self._running.append(self._start(job))
+
+    def _give_up(self) -> None:
+        """Note of what was not started why it is not going to be."""
+        assert self._ending is not None
+        for job in self._pending:
+            append_event(self._home(job), "cancelled", reason=self._ending)
+            self._end(job, "killed", f"cancelled: {self._ending}")
+        self._pending, self._elsewhere = [], []
+
+    def _end(self, job: JobFile, how: str, reason: str, code: int | None = None) -> None:
+        attempts = history(self._home(job)).attempts
+        append_event(
+            self._home(job), "ended", attempt=attempts, how=how, next="none", reason=reason, rank=None, code=code
+        )
+        self._done_with(job)
+
+    def _done_with(self, job: JobFile) -> None:
+        """Only a submission that comes after this is a new one."""
+        self._seen[job.job_id] = (self._home(job) / "job.json").stat().st_mtime_ns
 
     def _home(self, job: JobFile) -> Path:
         return job_folder(self._root, job.job_id)
@@ -139,8 +170,7 @@ class Supervisor:
             tasks_per_node=job.world,
             **_gpus(job.world, slot),
         )
-        # A call that came later may have brought other code.
-        os.environ["PYTHONPATH"] = str(Path(job.code) / "src")
+        os.environ["PYTHONPATH"] = with_code(Path(job.code), self._beside)
         process = executor.submit(RunJob(self._home(job)))
         assert isinstance(process, LocalJob)
         return _Running(job, process, slot)
@@ -152,15 +182,11 @@ class Supervisor:
         if (code := process.poll()) is None:
             self._end_the_rest(one, process.pid)
             return None
-        if self._stopping:
+        if self._ending is not None and not finished(one.job):
             # Whatever the verdict: nobody is going to start it again but the user.
-            done = history(self._home(one.job))
-            if not finished(one.job):
-                append_event(
-                    self._home(one.job), "ended", attempt=done.attempts, how="interrupted", next="none",
-                    reason="cancelled", rank=None, code=code,
-                )  # fmt: skip
-                return Verdict("interrupted", "cancelled", "none")
+            append_event(self._home(one.job), "cancelled", reason=self._ending)
+            self._end(one.job, "interrupted", f"cancelled: {self._ending}", code)
+            return Verdict("interrupted", self._ending, "none")
         return conclude(self._home(one.job), code, run_key(one.process.job_id))
 
     def _end_the_rest(self, one: _Running, pid: int) -> None:
@@ -186,26 +212,8 @@ class Supervisor:
             process.send_signal(signal.SIGTERM)  # submitit's controller passes it on to the ranks
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
-        self._stopping = True
+        self._ending = self._ending or BY_USER
         self._tell_running()
-
-
-def end_orphan(home: Path) -> bool:
-    """End the ranks of a local job whose supervisor was killed: they would go on beside a second set. True if there
-    were any. They are asked to save first."""
-    told = history(home)
-    if not told.running or told.process is None or not told.process.alive():
-        return False
-    rank = psutil.Process(told.process.pid)
-    parent = rank.parent()
-    ours = parent is not None and "submitit.local._local" in parent.cmdline()
-    ranks = parent.children() if parent is not None and ours else [rank]
-    for one in ranks:
-        one.terminate()
-    for one in psutil.wait_procs(ranks, timeout=GRACE_S)[1]:
-        one.kill()
-    append_event(home, "ended", attempt=told.attempts, how="interrupted", next="none", reason="its supervisor was gone")
-    return True
 
 
 def _gpus(world: int, slot: int) -> dict[str, object]:
@@ -219,29 +227,13 @@ def _gpus(world: int, slot: int) -> dict[str, object]:
     return {"gpus_per_node": len(visible), "visible_gpus": visible}
 
 
-def _held_up(job: JobFile, lost: set[str]) -> bool:
-    """Does it need something that is not going to come? Then whatever needs it is held up, too."""
-    if lost & set(job.needs):
-        lost.add(job.job_id)
-        return True
-    return False
-
-
-def _folder(root: Path, sweep: str) -> Path:
-    return root / "runs" / "sweeps" / sweep
-
-
-def _lock(root: Path, sweep: str) -> Path:
-    return _folder(root, sweep) / ".supervisor.lock"
-
-
 def main(words: Sequence[str]) -> int:
-    """``python -m ssvae.sweep.supervisor ROOT SWEEP PARALLEL``: what :func:`start_supervisor` starts."""
+    """``python -m ssvae.sweep.supervisor ROOT SWEEP PARALLEL``: what start_supervisor (local_jobs.py) starts."""
     root, sweep, parallel = Path(words[0]), words[1], int(words[2])
     cores = os.cpu_count() or 1
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // parallel)))
-    with exclusive(_lock(root, sweep), wait=True):
-        write_json(_folder(root, sweep) / "supervisor.json", this_process())
+    with exclusive(supervisor_lock(root, sweep), wait=True):
+        write_json(supervisor_note(root, sweep), this_process())
         Supervisor(root, sweep, parallel).run()
     return 0
 

@@ -35,7 +35,8 @@ class _Stage:
 
 @dataclass(eq=False)
 class _Cell:
-    """end: (status, reason, reused stages) once it has one; ended: is that in the tracker?"""
+    """end: (status, reason, reused stages) once it has one; ended: is that in the tracker? openings: how often it was
+    opened; a run that was opened for an earlier one is of no use."""
 
     sweep: str
     path: Path
@@ -43,6 +44,7 @@ class _Cell:
     stages: dict[str, _Stage] = field(default_factory=dict)
     end: tuple[RunStatus, str | None, Sequence[str]] | None = None
     ended: bool = False
+    openings: int = 1
 
 
 @dataclass(eq=False)
@@ -91,6 +93,7 @@ class Live:
             cell = self._cells.setdefault((sweep, record.stem), _Cell(sweep, record))
             if cell.end is not None:  # closed before: its run has to be set RUNNING again
                 cell.end, cell.ended, cell.run = None, False, None
+                cell.openings += 1
         self._news.set()
 
     def watch(self, sweep: str, cell_id: str, stage: str, folder: Path) -> None:
@@ -154,7 +157,7 @@ class Live:
         while not self._given_up.is_set():
             self._news.clear()
             closing = self._closing.is_set()
-            good = self._pass()
+            good = self._pass(closing)
             if closing:
                 tries += 1
                 if not self.missing() or (tries >= _LAST_TRIES and (self._tracker is None or not self._away)):
@@ -171,8 +174,8 @@ class Live:
                     pause = _FIRST_PAUSE_S
                 pause = min(2 * pause, _LONGEST_PAUSE_S)
 
-    def _pass(self) -> bool:
-        """Bring the tracker up to date with everything; False if some of it failed."""
+    def _pass(self, closing: bool) -> bool:
+        """Bring the tracker up to date with everything; False if some of it failed. closing: has all been said?"""
         with self._guard:
             sweeps, cells = list(self._sweeps.values()), list(self._cells.values())
         self._away = True
@@ -190,7 +193,7 @@ class Live:
                 self._turn += 1
                 good = self._attempt(cell) and good
             for sweep in sweeps:
-                self._show_end(sweep, [cell for cell in cells if cell.sweep == sweep.name])
+                self._show_end(sweep, closing)
         except TrackerError as error:
             self._problems.note(error)
             return False
@@ -221,41 +224,48 @@ class Live:
         return True
 
     def _show(self, cell: _Cell) -> None:
-        if cell.run is None:
-            run = self._sweeps[cell.sweep].run
-            assert run is not None, "sweeps are opened first"
+        with self._guard:
+            run, opening = cell.run, cell.openings
+        if run is None:
+            sweep = self._sweeps[cell.sweep].run
+            assert sweep is not None, "sweeps are opened first"
             try:
                 known = read_cell(self._root, cell.path)
             except (OSError, ValueError, KeyError) as error:
                 raise TrackerError(f"{cell.path} cannot be read: {error}") from error
-            cell.run = run.open_cell(known.cell_id, known.fields, known.params, known.tags)
+            run = sweep.open_cell(known.cell_id, known.fields, known.params, known.tags)
         with self._guard:
+            if cell.openings != opening:
+                return  # opened anew meanwhile: the next pass sets its run RUNNING again
+            cell.run = run
             end, stages = cell.end, list(cell.stages.items())
         for name, stage in stages:
             if stage.complete:
                 continue
             # Asked before the folder is read: what is written in between belongs to the next pass.
             done = stage.done
-            count = cell.run.mirror(name, stage.folder)
+            count = run.mirror(name, stage.folder)
             if count.malformed:
                 logger.warning("%s: %d malformed lines in steps.jsonl were left out", stage.folder, count.malformed)
             stage.complete = done
         if end is not None and not cell.ended:
             status, reason, reused = end
             if reused:
-                cell.run.mark_reused(reused)
-            cell.run.finish(status, reason)
+                run.mark_reused(reused)
+            run.finish(status, reason)
             with self._guard:
                 cell.ended = cell.end is end
 
-    def _show_end(self, sweep: _Sweep, cells: Sequence[_Cell]) -> None:
+    def _show_end(self, sweep: _Sweep, closing: bool) -> None:
         assert sweep.run is not None, "sweeps are opened first"
         for folder in list(sweep.reports):
             sweep.run.log_artifacts(folder)
             with self._guard:
                 sweep.reports.remove(folder)
+        with self._guard:  # those that came since this pass began, too
+            behind = all(_complete(cell) for cell in self._cells.values() if cell.sweep == sweep.name)
         # At the very end a cell that cannot be shown, which is a problem noted, does not leave the sweep open as well.
-        if sweep.end is not None and not sweep.ended and (self._closing.is_set() or all(map(_complete, cells))):
+        if sweep.end is not None and not sweep.ended and (closing or behind):
             sweep.run.finish(sweep.end)
             sweep.ended = True
 

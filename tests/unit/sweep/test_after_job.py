@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -221,6 +222,17 @@ def test_a_rank_that_fails_before_the_first_one_has_begun_is_heard(tmp_path: Pat
 def test_a_time_limit_that_slurm_carries_out_is_gone_on_from(tmp_path: Path, slurm: Path) -> None:
     _, calls, _ = end(tmp_path, slurm, "JobState=COMPLETING Reason=TimeLimit Restarts=0 PreemptTime=None")
     assert "scontrol requeue 7_1\n" in calls
+
+
+@pytest.mark.parametrize(("minutes_left", "spent"), [(30, False), (1, True)])
+def test_how_near_the_limit_is_slurm_says(tmp_path: Path, slurm: Path, minutes_left: int, spent: bool) -> None:
+    """The ranks' own clocks know nothing of an administrator who has moved it."""
+    limit = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(time.time() + 60 * minutes_left))
+    says = f"JobState=RUNNING Reason=None Restarts=0 PreemptTime=None EndTime={limit}"
+    _, _, folder = end(tmp_path, slurm, says, timeout_min=600, signal_delay_s=30, max_requeues=1)
+    assert history(folder).next == "requeue"
+    (told,) = [one for one in read_events(folder) if one["event"] == "ended"]
+    assert told["timed_out"] is spent
 
 
 def test_fail_fast_cancels_the_sweeps_other_jobs_and_no_other_sweeps(tmp_path: Path, slurm: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from ssvae.core.identity import git_state
 from ssvae.core.paths import PROJECT
+from ssvae.sweep import freeze
 from ssvae.sweep.freeze import freeze_code
 
 
@@ -46,6 +47,33 @@ def test_equal_code_is_one_copy_and_an_edit_is_another(project: Path, tmp_path: 
     other = freeze_code(project, root)
     assert other != first
     assert (first / "src" / "ssvae" / "a.py").read_text() == "# src/ssvae/a.py\n"
+
+
+def test_an_edit_while_it_is_copied_does_not_go_under_the_old_name(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def edited_first(tree: Path) -> dict[str, object]:
+        (tree / "src" / "ssvae" / "a.py").write_text("# edited\n")
+        return git_state(tree)
+
+    root = tmp_path / "root"
+    before = freeze_code(project, tmp_path / "other").name
+    monkeypatch.setattr(freeze, "git_state", edited_first)
+    copy = freeze_code(project, root)
+    assert copy.name != before and (copy / "src" / "ssvae" / "a.py").read_text() == "# edited\n"
+    monkeypatch.undo()
+    assert freeze_code(project, root) == copy, "named by what it holds"
+
+
+def test_a_copy_that_was_changed_is_not_used_again(project: Path, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    copy = freeze_code(project, root)
+    (copy / "src" / "ssvae" / "__pycache__").mkdir()
+    (copy / "src" / "ssvae" / "__pycache__" / "a.pyc").write_text("made by running it")
+    assert freeze_code(project, root) == copy
+    (copy / "run.py").unlink()
+    with pytest.raises(ValueError, match="is no longer the code that was put there; remove it"):
+        freeze_code(project, root)
 
 
 def test_several_at_once_make_one_whole_copy(project: Path, tmp_path: Path) -> None:

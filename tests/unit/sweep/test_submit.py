@@ -10,10 +10,9 @@ from typing import Any
 
 import pytest
 from job_grids import planned
-from rich.console import Console
 
 from ssvae.config.launch import LaunchConfig, QueueConfig
-from ssvae.core.jobs import job_folder, read_job
+from ssvae.core.jobs import job_folder, read_job, sweep_jobs
 from ssvae.sweep.by_jobs import submit
 from ssvae.sweep.launcher import Launcher, choose_launcher, launch_problems
 from ssvae.sweep.record import CellRecord
@@ -71,7 +70,7 @@ def submitted(root: Path, scripts: Path, *overrides: str, config: LaunchConfig |
     for one in cells:
         CellRecord.open(root, "s", one)
     launcher = Launcher("slurm", config or cells[0].cell.cfg.launch)
-    assert submit(root, "s", cells, launcher, Console(quiet=True)) > 0
+    assert submit(root, "s", cells, launcher).new
     return {path.name: path.read_text() for path in sorted(scripts.iterdir())}
 
 
@@ -157,8 +156,10 @@ def test_our_guarantees_are_in_every_script(tmp_path: Path, slurm: Path) -> None
         assert "#SBATCH --kill-on-invalid-dep=yes" in text
         assert "#SBATCH --open-mode=append" in text
         assert "srun --unbuffered" in text and "--kill-on-bad-exit=1" in text
-        assert re.search(rf"export PYTHONPATH={re.escape(str(tmp_path))}/runs/code/[0-9a-f]+/src\n", text)
+        assert re.search(rf"export PYTHONPATH={re.escape(str(tmp_path))}/runs/code/[0-9a-f]+/src\$", text)
         assert f"export SSVAE_ROOT={tmp_path}\n" in text
+        # Behind the user's own lines: the folder that relative paths start from, and the code ahead of any other.
+        assert f"\ncd -- {Path.cwd()}\n" in text and "/src${PYTHONPATH:+:$PYTHONPATH}\n" in text
         # Behind srun, whatever its code: the decision, under the number of this element alone.
         assert text.index("ssvae.sweep.after_job") > text.index("srun")
 
@@ -190,16 +191,16 @@ def test_jobs_that_still_wait_are_not_submitted_twice(tmp_path: Path, slurm: Pat
     for one in cells:
         CellRecord.open(tmp_path, "s", one)
     launcher = Launcher("slurm", cells[0].cell.cfg.launch)
-    assert submit(tmp_path, "s", cells, launcher, Console(quiet=True)) == 3
+    assert len(submit(tmp_path, "s", cells, launcher).new) == 3
     (slurm.parent / "squeue").write_text(
         '#!/bin/sh\nfor n in 100 101 102; do echo "$n|PENDING|Priority|(null)|N/A|"; done\n'
     )
-    assert submit(tmp_path, "s", cells, launcher, Console(quiet=True)) == 0
+    assert submit(tmp_path, "s", cells, launcher).new == []
     assert len(list(slurm.iterdir())) == 3
     # Another sweep that needs them waits for the same jobs.
     for one in cells:
         CellRecord.open(tmp_path, "t", one)
-    assert submit(tmp_path, "t", cells, launcher, Console(quiet=True)) == 0
+    assert submit(tmp_path, "t", cells, launcher).new == []
     assert all(
         read_job(folder).sweeps == ["s", "t"]
         for folder in (tmp_path / "runs" / "jobs").iterdir()
@@ -214,7 +215,7 @@ def test_ctrl_c_while_submitting_forgets_no_job(tmp_path: Path, slurm: Path, mon
     cells = planned(tmp_path, "launch=slurm_cpu")
     CellRecord.open(tmp_path, "s", cells[0])
     with pytest.raises(KeyboardInterrupt):
-        submit(tmp_path, "s", cells, Launcher("slurm", cells[0].cell.cfg.launch), Console(quiet=True))
+        submit(tmp_path, "s", cells, Launcher("slurm", cells[0].cell.cfg.launch))
     assert len(list(slurm.iterdir())) == 1
     jobs = [read_job(path.parent) for path in (tmp_path / "runs" / "jobs").glob("*/job.json")]
     assert sorted(str(job.scheduler_id) for job in jobs) == ["100", "None", "None"]
@@ -225,12 +226,67 @@ def test_a_queue_that_cannot_be_asked_stops_a_second_submission(tmp_path: Path, 
     for one in cells:
         CellRecord.open(tmp_path, "s", one)
     launcher = Launcher("slurm", cells[0].cell.cfg.launch)
-    submit(tmp_path, "s", cells, launcher, Console(quiet=True))
+    submit(tmp_path, "s", cells, launcher)
     for name in ("squeue", "sacct"):
         (slurm.parent / name).write_text("#!/bin/sh\necho controller is down >&2; exit 1\n")
     with pytest.raises(ValueError, match="cannot be asked"):
-        submit(tmp_path, "s", cells, launcher, Console(quiet=True))
+        submit(tmp_path, "s", cells, launcher)
     assert len(list(slurm.iterdir())) == 3
+
+
+def test_the_shells_own_sbatch_settings_undo_nothing(
+    tmp_path: Path, slurm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They would go before the script; what a site sets for its users stays where the queue leaves it open."""
+    sbatch = slurm.parent / "sbatch"
+    sbatch.write_text(sbatch.read_text() + f"env | grep ^SBATCH_ | sort > {slurm.parent}/seen\n")
+    shell = {"TIMELIMIT": "7", "NO_REQUEUE": "1", "ACCOUNT": "site", "PARTITION": "site", "SIGNAL": "KILL@1"}
+    for name, value in shell.items():
+        monkeypatch.setenv(f"SBATCH_{name}", value)
+    submitted(tmp_path, slurm, "stage=pretrain", "launch.partition=mine")
+    assert (slurm.parent / "seen").read_text() == "SBATCH_ACCOUNT=site\n"
+    assert all(os.environ[f"SBATCH_{name}"] == value for name, value in shell.items()), "the caller's own are as before"
+
+
+def _resubmitted(root: Path, squeue: Path, *numbers: int) -> None:
+    rows = " ".join(str(number) for number in numbers)
+    squeue.write_text(f'#!/bin/sh\nfor n in {rows}; do echo "$n|PENDING|Priority|(null)|N/A|"; done\n')
+
+
+def test_jobs_that_wait_with_another_queue_are_named(tmp_path: Path, slurm: Path) -> None:
+    submitted(tmp_path, slurm, "stage=pretrain")
+    _resubmitted(tmp_path, slurm.parent / "squeue", 100)
+    (job,) = [read_job(path.parent) for path in (tmp_path / "runs" / "jobs").glob("*/job.json")]
+    same = planned(tmp_path, "launch=slurm_cpu", "stage=pretrain")
+    done = submit(tmp_path, "s", same, Launcher("slurm", same[0].cell.cfg.launch))
+    assert (done.new, done.waiting, done.other) == ([], [job.job_id], [])
+    assert done.lines("s", "to Slurm") == [
+        "0 jobs submitted to Slurm", "1 more wait or run already, as they were submitted then",
+    ]  # fmt: skip
+    longer = planned(tmp_path, "launch=slurm_cpu", "stage=pretrain", "launch.jobs.pretrain.timeout_min=77")
+    done = submit(tmp_path, "s", longer, Launcher("slurm", longer[0].cell.cfg.launch))
+    assert done.other == [job.job_id]
+    assert job.job_id in done.lines("s", "to Slurm")[-1] and "python -m ssvae cancel s" in done.lines("s", "")[-1]
+
+
+def test_jobs_of_cells_that_are_not_asked_for_any_more_stay_the_sweeps(tmp_path: Path, slurm: Path) -> None:
+    one = ("stages.base=null", "stage=pretrain")
+    submitted(tmp_path, slurm, *one, "reg=none,lcr", "launch.array_size=1")
+    _resubmitted(tmp_path, slurm.parent / "squeue", 100, 101)
+    fewer = planned(tmp_path, "launch=slurm_cpu", *one, "reg=lcr")
+    done = submit(tmp_path, "s", fewer, Launcher("slurm", fewer[0].cell.cfg.launch))
+    assert (len(done.new), len(done.waiting), len(done.extra)) == (0, 1, 1)
+    assert set(sweep_jobs(tmp_path, "s")) == {*done.waiting, *done.extra}, "cancel has to reach both"
+
+
+def test_what_waits_on_slurm_is_not_started_here(tmp_path: Path, slurm: Path) -> None:
+    submitted(tmp_path, slurm, "stage=pretrain")
+    _resubmitted(tmp_path, slurm.parent / "squeue", 100)
+    here = planned(tmp_path, "stage=pretrain", "launch.parallel=2")
+    with pytest.raises(ValueError, match=r"Slurm's job 100: wait for it, or end it with python -m ssvae cancel s"):
+        submit(tmp_path, "s", here, choose_launcher(here[0].cell.cfg.launch))
+    (job,) = [read_job(path.parent) for path in (tmp_path / "runs" / "jobs").glob("*/job.json")]
+    assert (job.launcher, job.scheduler_id) == ("slurm", "100"), "and what is known of it stays"
 
 
 def test_hydras_own_launchers_mean_the_same(tmp_path: Path) -> None:

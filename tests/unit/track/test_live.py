@@ -177,6 +177,43 @@ def test_a_cell_that_is_opened_again_is_set_running_again(tmp_path: Path) -> Non
     assert tracker.log[-1] == "a FINISHED None"
 
 
+@pytest.mark.parametrize("moment", ["cell a none 1e-05", "a pretrain", "a FAILED"])
+def test_a_cell_may_be_opened_again_while_it_is_being_shown(tmp_path: Path, moment: str) -> None:
+    """The thread that trains does not wait for the one that shows: whatever that is doing, the new end comes last."""
+
+    def in_between(what: str) -> None:
+        if what.startswith(moment) and not again:
+            again.append(what)
+            run_cell(live, tmp_path, "a")
+
+    again: list[str] = []
+    tracker = Recorder(hook=in_between)
+    live = start(tmp_path, tracker)
+    run_cell(live, tmp_path, "a", "FAILED")
+    tracker.wait_for("a FINISHED None")
+    assert live.close(LONG_S) == []
+    assert tracker.log.count("cell a none 1e-05") == 2 and tracker.log[-1] == "a FINISHED None"
+
+
+def test_an_end_of_all_that_comes_in_the_middle_of_a_pass_leaves_the_sweeps_end_the_last(tmp_path: Path) -> None:
+    def in_between(what: str) -> None:
+        if what == "a pretrain" and not closed:
+            closed.append(what)
+            live.close_cell("grid", "a", "FINISHED", None, [])
+            live.close_sweep("grid", "FINISHED")
+            live._closing.set()
+
+    closed: list[str] = []
+    tracker = Recorder(hook=in_between)
+    live = start(tmp_path, tracker, every_s=3600)
+    live.open_cell("grid", record(tmp_path, "a"))
+    live.watch("grid", "a", "pretrain", tmp_path)
+    live.stage_done("grid", "a", "pretrain", tmp_path)
+    tracker.wait_for("sweep grid FINISHED")
+    assert live.close(LONG_S) == []
+    assert tracker.log[-2:] == ["a FINISHED None", "sweep grid FINISHED"]
+
+
 @pytest.mark.parametrize("hanging", ["connect", "reap", "sweep", "cell", "a pretrain", "a FINISHED"])
 def test_a_tracker_that_hangs_holds_nobody(tmp_path: Path, hanging: str) -> None:
     """All calls are made while the tracker hangs in one of its own; the test would time out if one of them waited."""

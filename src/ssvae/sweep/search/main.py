@@ -166,7 +166,7 @@ def _search(cell: Cell, command: str, launcher: Launcher, console: Console, prog
                 live.close_sweep(name, end)
                 lacking = live.close(cell.cfg.track.patience_s)
                 for line in told(trouble, lacking, [name]):
-                    console.print(f"[yellow]{line}[/]")
+                    console.print(line, style="yellow", markup=False, soft_wrap=True)
     return code
 
 

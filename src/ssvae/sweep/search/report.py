@@ -45,7 +45,8 @@ def report_search(root: Path, name: str, console: Console, halted: str | None, l
     console.print(trials_table(search))
     for line in search.best_lines():
         console.print(line, highlight=False, markup=False, soft_wrap=True)
-    console.print(f"results: {folder}\nrun folders: {root / 'runs'}\nMLflow: make dashboard", soft_wrap=True)
+    places = f"results: {folder}\nrun folders: {root / 'runs'}\nMLflow: make dashboard"
+    console.print(places, markup=False, soft_wrap=True)
     failed = [trial for trial in search.trials if trial.state == "failed"]
     for trial in failed:
         console.print(f"trial {trial.number} failed: {trial.reason}", markup=False, soft_wrap=True)

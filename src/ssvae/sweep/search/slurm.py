@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
 from ssvae.report.cell_state import BAD
 from ssvae.report.state import SweepWatch
 from ssvae.sweep.by_jobs import submit
@@ -29,8 +27,9 @@ class Jobs:
 
     def start(self, order: Order) -> None:
         assert order.key not in self._orders
-        submit(self._root, self._name, [order.planned], self._launcher, Console(quiet=True), beside=True)
+        # Before: a Ctrl-C while it submits leaves jobs behind, which stop() has to know.
         self._orders[order.key] = order
+        submit(self._root, self._name, [order.planned], self._launcher, beside=True)
 
     def poll(self) -> Sequence[Outcome]:
         rows = {row.cell_id: row for row in self._watch.rows()} if self._orders else {}
