@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -151,3 +152,18 @@ def test_bench_with_a_wrong_fast_path(
     assert main(["bench", "--out", str(tmp_path / "bench.json")]) == 1
     assert "a: differs" in capsys.readouterr().out
     assert not list(tmp_path.iterdir())
+
+
+def test_a_reader_that_has_seen_enough_gets_no_traceback() -> None:
+    """``ssvae status SWEEP | head``."""
+    program = (
+        "import sys; from ssvae.cli import main as verbs\n"
+        "verbs.VERBS['status'].run = lambda args: sys.stdout.write('line\\n' * 10_000_000) and 0\n"
+        "sys.exit(verbs.main(['status', 'grid']))"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stderr is not None
+        assert process.stdout.readline() == b"line\n"
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 128 + signal.SIGPIPE
