@@ -158,7 +158,7 @@ def test_a_reader_that_has_seen_enough_gets_no_traceback() -> None:
     """``ssvae status SWEEP | head``."""
     program = (
         "import sys; from ssvae.cli import main as verbs\n"
-        "verbs.VERBS['status'].run = lambda args: sys.stdout.write('line\\n' * 10_000_000) and 0\n"
+        "verbs.VERBS['status'].run = lambda args: [print('line') for _ in range(1_000_000)] and 0\n"
         "sys.exit(verbs.main(['status', 'grid']))"
     )
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
