@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 from ssvae.core.alive import Process
 
-Launcher = Literal["slurm", "local"]
+LaunchedBy = Literal["slurm", "local"]
 BY_USER = "by the user"
 """The reason of a cancellation that was asked for."""
 
@@ -48,7 +48,7 @@ class JobFile:
     label: str
     root: str
     code: str
-    launcher: Launcher
+    launcher: LaunchedBy
     world: int = 1
     needs: list[str] = field(default_factory=list)
     retries: int = 0

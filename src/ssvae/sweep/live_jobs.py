@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ssvae.core.jobs import JobFile, Launcher, history, job_folder, jobs_folder, read_job, write_job
+from ssvae.core.jobs import JobFile, LaunchedBy, history, job_folder, jobs_folder, read_job, write_job
 from ssvae.core.queue import UNKNOWN, SlurmQueue
 from ssvae.sweep.after_job import finished
 from ssvae.sweep.local_jobs import at_work
@@ -38,7 +38,7 @@ class LiveJobs:
             write_job(job_folder(root, job_id), replace(job, sweeps=[*job.sweeps, sweep]))
 
 
-def live_jobs(root: Path, by: Launcher) -> LiveJobs:
+def live_jobs(root: Path, by: LaunchedBy) -> LiveJobs:
     """The jobs of the root, whichever sweep has submitted them, that Slurm or this machine's supervisors have waiting
     or running. Raises ValueError where Slurm cannot be asked."""
     return on_slurm(root) if by == "slurm" else on_this_machine(root)
@@ -80,7 +80,7 @@ def on_this_machine(root: Path) -> LiveJobs:
     return LiveJobs(_makers(found))
 
 
-def _unfinished(root: Path, launcher: Launcher) -> Iterator[JobFile]:
+def _unfinished(root: Path, launcher: LaunchedBy) -> Iterator[JobFile]:
     for path in sorted(jobs_folder(root).glob("*/job.json")):
         job = read_job(path.parent)
         if job.launcher == launcher and not finished(job):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ssvae.core.alive import start_of
-from ssvae.core.jobs import JobFile, Launcher, append_event, history, write_job
+from ssvae.core.jobs import JobFile, LaunchedBy, append_event, history, write_job
 from ssvae.drill.jobs import JobLane, cancel_jobs, disturb_jobs, send
 from ssvae.drill.ledger import UNPLANNED, DrillError, Ledger
 from ssvae.drill.plan import Kill
@@ -19,7 +19,7 @@ from ssvae.drill.plan import Kill
 STEPS = {"base": 20, "pretrain": 20}
 
 
-def job(root: Path, launcher: Launcher = "slurm") -> Path:
+def job(root: Path, launcher: LaunchedBy = "slurm") -> Path:
     """The folder of a submitted job of two stages that was started once."""
     folder = root / "runs" / "jobs" / "pretrain-1"
     one = JobFile(
