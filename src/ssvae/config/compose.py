@@ -11,7 +11,7 @@ import itertools
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, is_dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -236,17 +236,16 @@ def _compose(texts: list[str], composer: _Composer) -> tuple[DictConfig | None, 
                 problems.append(explain(text, error, _known_keys(raw, composer), CONF))
             else:
                 good.append(text)
-    known = _known_keys(raw, composer)
     for text in texts:
         if composer.is_choice(text):
             continue
-        if (problem := shared_node(text, OmegaConf.to_container(raw, resolve=False))) is not None:
+        if (problem := shared_node(text, raw)) is not None:
             problems.append(problem)
             continue
         try:
             composer.apply(raw, text)
         except COMPOSE_ERRORS as error:
-            problems.append(explain(text, error, known, CONF))
+            problems.append(explain(text, error, _known_keys(raw, composer), CONF))
     return raw, problems
 
 
@@ -287,6 +286,7 @@ def _stray_keys(plain: dict[Any, Any], schema: type, prefix: str) -> Iterable[tu
             yield from _stray_keys(value, inner, f"{prefix}{key}.")
 
 
+@cache
 def _dataclass_of(schema: type, name: str) -> type | None:
     """The dataclass of a field, seen through Optional; None for plain values."""
     hint = get_type_hints(schema)[name]

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
 
 from ssvae.config.problem import Problem
 
@@ -70,17 +71,22 @@ def explain(text: str, error: Exception, known: Sequence[str], conf: Path) -> Pr
     return Problem(key, value, first_line(cause if (cause := error.__cause__) is not None else error))
 
 
-def shared_node(text: str, plain: Any) -> Problem | None:
+def shared_node(text: str, raw: DictConfig) -> Problem | None:
     """The problem of an override below a node that only points to a shared one: it would change that for all stages."""
     key, _, value = text.lstrip("+~").partition("=")
     words = key.split(".")
-    node = plain
+    node: Any = raw
     for place, word in enumerate(words[:-1], start=1):
-        node = node.get(word) if isinstance(node, dict) else None
-        if isinstance(node, str) and node.startswith("${"):
-            group, own, rest = node.strip("${}"), ".".join(words[:place]), ".".join(words[place:])
+        if not isinstance(node, DictConfig):
+            return None
+        if OmegaConf.is_interpolation(node, word):
+            plain = OmegaConf.to_container(node, resolve=False)
+            assert isinstance(plain, dict)
+            pointer = plain[word]
+            group, own, rest = pointer.strip("${}"), ".".join(words[:place]), ".".join(words[place:])
             remedy = f"{own} points to {group}: set {group}.{rest}, or give it its own first: +{group}@{own}=CHOICE"
             return Problem(key, value, remedy)
+        node = None if OmegaConf.is_missing(node, word) else node.get(word)
     return None
 
 
