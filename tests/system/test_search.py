@@ -169,7 +169,13 @@ def test_workers_are_processes_and_all_of_them_work(tmp_path: Path, tiny_data: P
 @contextmanager
 def driver(root: Path, *overrides: str) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
-        command(*SEARCH, *overrides), env=environment(root), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command(*SEARCH, *overrides),
+        env=environment(root),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A test run that was started in the background hands an ignored SIGINT down.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     try:
         yield process

@@ -108,10 +108,11 @@ def exclusive(path: Path, *, wait: bool) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path, timeout=-1 if wait else 0)
     try:
-        lock.acquire()
-    except Timeout as error:
-        raise Busy(str(path)) from error
-    try:
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise Busy(str(path)) from error
         yield
     finally:
+        # Also where Ctrl-C came right behind the system's answer: this process would wait for itself.
         lock.release()

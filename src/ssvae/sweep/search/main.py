@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -155,9 +157,13 @@ def _search(cell: Cell, command: str, launcher: Launcher, console: Console, prog
         runner = open_runner(launcher, search, root, name, progress, stop)
         driver = Driver(search, study, trials, runner, stop, lambda: study.export(wrote))
         end: RunStatus = "KILLED"
+        # What it has started elsewhere has to be ended: it asks for Ctrl-C where it knows of everything. Here, in this
+        # process, there is nothing else to end, and Ctrl-C may come at once.
+        asked = nullcontext() if isinstance(runner, InProcess) else stop.on_signals((signal.SIGINT,))
         try:
             study.export(wrote)
-            driver.run()
+            with asked:
+                driver.run()
             code = report_search(root, name, console, too_many_failures(study.trials(), search.failures), live)
             end = "FINISHED" if code == 0 else "FAILED"
         finally:
