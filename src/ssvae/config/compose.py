@@ -116,18 +116,25 @@ def load_cell(path: Path) -> Config:
 
 def _file_axes(overrides: Sequence[str]) -> list[str]:
     """Axes that a file gives in ``hydra.sweeper.params`` and the command line does not override."""
-    files = [text for text in overrides if text.lstrip("+").startswith(("sweep=", "hydra."))]
+    files = tuple(text for text in overrides if text.lstrip("+").startswith(("sweep=", "hydra.")))
+    given = {text.lstrip("+").partition("=")[0] for text in overrides}
+    axes = [f"{key}={value}" for key, value in _sweeper_params(files, CONF) if key.lstrip("+") not in given]
+    return quote_choices(axes, group_names(CONF))
+
+
+@lru_cache(maxsize=16)
+def _sweeper_params(files: tuple[str, ...], conf: Path) -> tuple[tuple[str, str], ...]:
+    """What ``hydra.sweeper.params`` holds with these overrides; a search asks again for every trial."""
+    assert conf == CONF, "Hydra is opened there"
     if not files:
-        return []
+        return ()
     try:
-        cfg = compose(config_name="config", overrides=files, return_hydra_config=True)
+        cfg = compose(config_name="config", overrides=list(files), return_hydra_config=True)
     except COMPOSE_ERRORS:
-        return []  # named with its remedy when the cells are composed
+        return ()  # named with its remedy when the cells are composed
     params = OmegaConf.to_container(cfg.hydra.sweeper.params)
     assert isinstance(params, dict)
-    given = {text.lstrip("+").partition("=")[0] for text in overrides}
-    axes = [f"{key!s}={value!s}" for key, value in params.items() if str(key).lstrip("+") not in given]
-    return quote_choices(axes, group_names(CONF))
+    return tuple((str(key), str(value)) for key, value in params.items())
 
 
 class _Composer:

@@ -77,7 +77,8 @@ def shared_node(text: str, raw: DictConfig) -> Problem | None:
     words = key.split(".")
     node: Any = raw
     for place, word in enumerate(words[:-1], start=1):
-        if not isinstance(node, DictConfig):
+        # Not ``in``, which follows pointers.
+        if not isinstance(node, DictConfig) or word not in list(node.keys()):
             return None
         if OmegaConf.is_interpolation(node, word):
             plain = OmegaConf.to_container(node, resolve=False)
