@@ -10,22 +10,23 @@ import copy
 import itertools
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields, is_dataclass
-from functools import cache, lru_cache
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 import yaml
 from hydra import compose, initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ssvae.config.checks import check, check_together
 from ssvae.config.explain import explain, first_line, readable, shared_node
 from ssvae.config.problem import InputError, Problem
+from ssvae.config.strays import remove_strays
 from ssvae.config.tree import Config, register
 from ssvae.core.paths import PROJECT, looks_like_path
 
@@ -208,7 +209,7 @@ def _resolve_cell(texts: list[str], swept: Sequence[str], composer: _Composer) -
     raw, problems = _compose(finished_vae(texts, CONF), composer)
     if raw is None:
         return None, problems
-    problems += _remove_strays(raw)
+    problems += remove_strays(raw)
     try:
         missing = sorted(OmegaConf.missing_keys(raw))
         cfg = None if missing else OmegaConf.to_object(raw)
@@ -268,36 +269,3 @@ def _flat_keys(node: Any, prefix: str = "") -> list[str]:
     for key, value in node.items():
         keys += [f"{prefix}{key}", *_flat_keys(value, f"{prefix}{key}.")]
     return keys
-
-
-def _remove_strays(raw: DictConfig) -> list[Problem]:
-    """Take out, and name, the keys that no typed field knows: ``+train.lrr=1`` passes Hydra's own check."""
-    plain = OmegaConf.to_container(raw, resolve=False)
-    assert isinstance(plain, dict)
-    problems = []
-    for key, options in _stray_keys(plain, Config, ""):
-        parent, _, name = key.rpartition(".")
-        node = OmegaConf.select(raw, parent) if parent else raw
-        with open_dict(node):
-            value = node.pop(name)
-        problems.append(Problem(key, str(value), f"unknown key: the type has {', '.join(sorted(options))}"))
-    return problems
-
-
-def _stray_keys(plain: dict[Any, Any], schema: type, prefix: str) -> Iterable[tuple[str, set[str]]]:
-    known = {field.name: _dataclass_of(schema, field.name) for field in fields(schema)}
-    for key, value in plain.items():
-        if key not in known:
-            yield f"{prefix}{key}", set(known)
-        elif isinstance(value, dict) and (inner := known[key]) is not None:
-            yield from _stray_keys(value, inner, f"{prefix}{key}.")
-
-
-@cache
-def _dataclass_of(schema: type, name: str) -> type | None:
-    """The dataclass of a field, seen through Optional; None for plain values."""
-    hint = get_type_hints(schema)[name]
-    for candidate in (hint, *get_args(hint)):
-        if is_dataclass(candidate) and isinstance(candidate, type):
-            return candidate
-    return None
