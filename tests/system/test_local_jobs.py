@@ -127,7 +127,7 @@ def test_cells_that_are_asked_for_later_join_the_supervisor_at_work(root: Path) 
     assert run_apart(root, *one, "reg=none,lcr").returncode == 0
     _until("runs/stages/pretrain-*/steps.jsonl", root)
     later = run_apart(root, *[text for text in one if "detach" not in text], "launch.parallel=2", "reg=none,lmr")
-    assert later.returncode == 0 and "1 jobs submitted" in later.stdout, later.stdout + later.stderr
+    assert later.returncode == 0 and "1 job submitted" in later.stdout, later.stdout + later.stderr
     now = {record["label"]: record["status"] for record in records(root)}
     assert (now["reg=none"], now["reg=lmr"]) == ("finished", "finished")
     assert [history(job).attempts for job in jobs_folder(root).glob("*-*")] == [1, 1, 1], "nothing was made twice"

@@ -46,7 +46,7 @@ class Submitted:
 
     def lines(self, name: str, where: str) -> list[str]:
         """In words. where: such as ``to Slurm``."""
-        said = [f"{len(self.new)} jobs submitted {where}"]
+        said = [f"{len(self.new)} job{'' if len(self.new) == 1 else 's'} submitted {where}"]
         if self.waiting:
             said.append(f"{len(self.waiting)} more wait or run already, as they were submitted then")
         if self.other:

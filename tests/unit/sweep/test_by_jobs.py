@@ -101,7 +101,7 @@ def test_a_failed_cell_is_a_failed_call_with_the_end_of_its_log(sweep: Sweep) ->
     sweep.end(("ended", {"how": "failed", "reason": "RuntimeError: [/__w/pytorch/pair.cc:537]", "next": "none"}))
     assert sweep.run() == 1
     # Reasons quote others; "[/...]" is no markup of ours.
-    assert "1 jobs submitted on this machine, 2 at once" in sweep.said
+    assert "1 job submitted on this machine, 2 at once" in sweep.said
     assert "  [/__w/pytorch/pair.cc:537] connection closed" in sweep.said
     assert "failed: " in sweep.said.splitlines()[-1] and "[/__w/pytorch/pair.cc:537]" in sweep.said.splitlines()[-1]
 
