@@ -97,7 +97,7 @@ def _submit(root: Path, name: str, planned: Sequence[PlannedCell], launcher: Lau
     before = sweep_jobs(root, name)
     extra = [job_id for job_id in before if job_id in live.jobs() and job_id not in joined]
     write_sweep_jobs(root, name, list(dict.fromkeys([*(before if beside else extra), *joined, *files])))
-    if plans and launcher.by == "slurm":
+    if launcher.by == "slurm":
         folder = root / "runs" / "sweeps" / name / "submitit"
         submit_jobs(plans, files, live.numbers(), launcher.config.array_size, folder)
     elif plans or joined:

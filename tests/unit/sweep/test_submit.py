@@ -13,6 +13,7 @@ from job_grids import planned
 
 from ssvae.config.launch import LaunchConfig, QueueConfig
 from ssvae.core.jobs import job_folder, read_job, sweep_jobs
+from ssvae.sweep import by_jobs
 from ssvae.sweep.by_jobs import submit
 from ssvae.sweep.launcher import Launcher, choose_launcher, launch_problems
 from ssvae.sweep.record import CellRecord
@@ -61,6 +62,11 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tools / name).write_text(f"#!/bin/sh\n{body}\n")
         (tools / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tools}{os.pathsep}{os.environ['PATH']}")
+
+    def stays(*given: object) -> None:
+        pytest.fail("on Slurm no process of ours has to stay alive")
+
+    monkeypatch.setattr(by_jobs, "start_supervisor", stays)
     return tools / "scripts"
 
 
