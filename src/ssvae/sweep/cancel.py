@@ -35,7 +35,7 @@ class Cancelled:
 def cancel(root: Path, sweep: str) -> Cancelled:
     """Cancel what of the sweep is queued or runs.
 
-    A Slurm job that other sweeps wait for is left to them; it ends when the last of them is cancelled. Raises
+    A job that other sweeps wait for is left to them; it ends when the last of them is cancelled. Raises
     ValueError for a sweep without jobs, and where Slurm refuses.
     """
     with exclusive(submit_lock(root), wait=True):

@@ -41,11 +41,11 @@ def start_supervisor(root: Path, sweep: str, code: Path, parallel: int) -> None:
         )  # fmt: skip
     deadline = time.monotonic() + _START_S
     while time.monotonic() < deadline:
-        code_ = started.poll()
+        ended = started.poll()
         # It may have ended again already; or another one is at work, and this one waits for it.
-        if code_ == 0 or at_work(root, sweep) or (note.exists() and read_json(note)["pid"] == started.pid):
+        if ended == 0 or at_work(root, sweep) or (note.exists() and read_json(note)["pid"] == started.pid):
             return
-        if code_ is not None:
+        if ended is not None:
             break
         time.sleep(0.1)
     raise RuntimeError(f"the local supervisor of {sweep} did not start; its log: {log}")

@@ -36,6 +36,7 @@ _SHARED = (
 )
 """Settings of every launcher; submitit wants the others under ``slurm_``, as the launcher plugin gives them."""
 _SITE = ("account", "partition", "qos", "constraint", "reservation")
+"""What a site may set for its users in their shell."""
 _OURS = ("max_num_timeout",)
 """Settings that our own script at a job's end carries out."""
 
@@ -58,12 +59,16 @@ def submit_jobs(
     is known, so that a submission that breaks off loses no job. Raises submitit's FailedJobError with sbatch's words.
     """
     ids = dict(queued)
+    overruled: set[str] = set()
     for chunk in arrays(plans, array_size):
         settings = parameters(chunk[0], _dependency(chunk, ids), files[chunk[0].job_id])
         executor = AutoExecutor(folder / "%j", cluster="slurm")
         executor.update_parameters(**settings)
-        with _uninterrupted(), _ours_alone(settings):
+        with _uninterrupted(), _ours_alone(settings) as hidden:
             ids |= _submit_array(executor, chunk, files)
+        overruled |= hidden
+    if overruled:
+        logger.info("the queue's settings count, not the shell's %s", ", ".join(sorted(overruled)))
     return {job.job_id: ids[job.job_id] for job in plans}
 
 
@@ -101,18 +106,16 @@ def _uninterrupted() -> Iterator[None]:
 
 
 @contextmanager
-def _ours_alone(settings: Mapping[str, Any]) -> Iterator[None]:
+def _ours_alone(settings: Mapping[str, Any]) -> Iterator[set[str]]:
     """Hide the shell's ``SBATCH_*``: they go before the script, and would undo its limit or its requeue. What a site
-    sets for its users counts where the queue leaves it open."""
+    sets for its users counts where the queue leaves it open. Gives the names of those hidden."""
     given = {name.removeprefix("slurm_") for name in settings} | set(settings["slurm_additional_parameters"])
     kept = {f"SBATCH_{name.upper()}" for name in _SITE if name not in given}
     hidden = {
         name: os.environ.pop(name) for name in list(os.environ) if name.startswith("SBATCH_") and name not in kept
     }
-    if hidden:
-        logger.info("the queue's settings count, not the shell's %s", ", ".join(sorted(hidden)))
     try:
-        yield
+        yield set(hidden)
     finally:
         os.environ.update(hidden)
 

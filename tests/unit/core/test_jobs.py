@@ -32,7 +32,7 @@ from ssvae.core.jobs import (
 JOB = JobFile(
     job_id="pretrain-ab12", kind="pretrain", stages={"base": "runs/stages/b-1", "pretrain": "runs/stages/p-2"},
     cell="c1", cells=["c1", "c2"], config="runs/jobs/pretrain-ab12/config.yaml", sweeps=["grid"], label="reg=lcr",
-    root="/root", code="/root/runs/code/1", launcher="slurm", world=32, needs=["base-1"], retries=1,
+    root="/project", code="/project/runs/code/1", launcher="slurm", world=32, needs=["base-1"], retries=1,
     max_requeues=3, timeout_min=60, preflight=True, scheduler_id="12_3",
 )  # fmt: skip
 
