@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,7 +11,6 @@ import pytest
 
 from ssvae.core.identity import git_state
 from ssvae.core.paths import PROJECT
-from ssvae.sweep import freeze
 from ssvae.sweep.freeze import freeze_code
 
 
@@ -49,20 +49,27 @@ def test_equal_code_is_one_copy_and_an_edit_is_another(project: Path, tmp_path: 
     assert (first / "src" / "ssvae" / "a.py").read_text() == "# src/ssvae/a.py\n"
 
 
-def test_an_edit_while_it_is_copied_does_not_go_under_the_old_name(
-    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("copied_first", [False, True])
+def test_an_edit_while_it_is_copied_goes_under_the_name_of_what_was_copied(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, copied_first: bool
 ) -> None:
-    def edited_first(tree: Path) -> dict[str, object]:
-        (tree / "src" / "ssvae" / "a.py").write_text("# edited\n")
-        return git_state(tree)
+    source = project / "src" / "ssvae" / "a.py"
+    before, copy2 = freeze_code(project, tmp_path / "other").name, shutil.copy2
+
+    def edited(path: Path, target: Path, *, follow_symlinks: bool) -> None:
+        if path == source and not copied_first:
+            source.write_text("# edited\n")
+        copy2(path, target, follow_symlinks=follow_symlinks)
+        if path == source and copied_first:
+            source.write_text("# edited\n")
 
     root = tmp_path / "root"
-    before = freeze_code(project, tmp_path / "other").name
-    monkeypatch.setattr(freeze, "git_state", edited_first)
+    monkeypatch.setattr(shutil, "copy2", edited)
     copy = freeze_code(project, root)
-    assert copy.name != before and (copy / "src" / "ssvae" / "a.py").read_text() == "# edited\n"
     monkeypatch.undo()
-    assert freeze_code(project, root) == copy, "named by what it holds"
+    assert (copy.name == before) == copied_first
+    assert (copy / "src" / "ssvae" / "a.py").read_text() == ("# src/ssvae/a.py\n" if copied_first else "# edited\n")
+    assert (freeze_code(project, root) == copy) == (not copied_first), "named by what it holds"
 
 
 def test_a_copy_that_was_changed_is_not_used_again(project: Path, tmp_path: Path) -> None:
